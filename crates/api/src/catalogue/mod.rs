@@ -1,0 +1,148 @@
+//! The catalogue: one row per resource, from which discovery, routing, RBAC, OpenAPI, storage keys,
+//! printing and the command line are made. A custom resource definition adds a row at run time.
+
+pub mod kinds;
+pub mod rows;
+
+use crate::behaviour::Behaviour;
+use crate::object::{DecodeError, Object};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A verb of the API, in discovery's spelling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    Create,
+    Delete,
+    DeleteCollection,
+    Get,
+    List,
+    Patch,
+    Update,
+    Watch,
+}
+
+impl Verb {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Patch => "patch",
+            Self::Update => "update",
+            Self::Watch => "watch",
+        }
+    }
+}
+
+/// How a resource's bytes become a value. A custom resource has its own.
+#[derive(Clone)]
+pub struct Codec {
+    pub decode: Arc<dyn Fn(&[u8]) -> Result<Box<dyn Object>, DecodeError> + Send + Sync>,
+    pub empty: Arc<dyn Fn() -> Box<dyn Object> + Send + Sync>,
+}
+
+/// A subresource as discovery shows it. Its kind may be of another group and version (`Scale`).
+#[derive(Clone, Debug)]
+pub struct Subresource {
+    pub name: String,
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub verbs: Vec<Verb>,
+}
+
+/// One row of the catalogue: a resource in one served version.
+pub struct Resource {
+    /// Empty for the core group.
+    pub group: String,
+    pub version: String,
+    pub plural: String,
+    pub singular: String,
+    pub kind: String,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    pub namespaced: bool,
+    pub verbs: Vec<Verb>,
+    pub subresources: Vec<Subresource>,
+    /// Discovery's `storageVersionHash`; empty for what is not stored.
+    pub storage_hash: String,
+    /// Space of the store that holds it: `pods`, `deployments.apps`. Versions and groups that show the same
+    /// objects (`events`, `events.k8s.io`) name the same space.
+    pub space: String,
+    pub codec: Codec,
+    pub behaviour: Arc<dyn Behaviour>,
+}
+
+impl Resource {
+    /// `v1` or `apps/v1`.
+    #[must_use]
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `pods` or `deployments.apps`, as errors name it.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        crate::status::qualified(&self.group, &self.plural)
+    }
+
+    #[must_use]
+    pub fn allows(&self, verb: Verb) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    #[must_use]
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+}
+
+impl std::fmt::Debug for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.api_version(), self.plural)
+    }
+}
+
+/// Every resource that is served, by group, version and plural.
+#[derive(Clone, Default)]
+pub struct Catalogue {
+    rows: BTreeMap<(String, String, String), Arc<Resource>>,
+}
+
+impl Catalogue {
+    /// The built-in resources.
+    #[must_use]
+    pub fn builtin() -> Self {
+        let mut catalogue = Self::default();
+        for row in rows::builtin() {
+            catalogue.insert(row);
+        }
+        catalogue
+    }
+
+    pub fn insert(&mut self, row: Resource) {
+        let key = (row.group.clone(), row.version.clone(), row.plural.clone());
+        self.rows.insert(key, Arc::new(row));
+    }
+
+    #[must_use]
+    pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        self.rows.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    /// The row of a kind, as an `apiVersion` and `kind` name it.
+    #[must_use]
+    pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        self.rows.values().find(|r| r.group == group && r.version == version && r.kind == kind)
+    }
+
+    /// All rows, ordered by group, version, plural.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.rows.values()
+    }
+}

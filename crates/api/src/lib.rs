@@ -1,0 +1,20 @@
+//! What an object is: types, the catalogue of resources, the schema table, selectors, quantities,
+//! defaults, validation, printing.
+//!
+//! Pure: no I/O, no clock, no randomness. A built-in resource is one row in [`catalogue`] and, where it
+//! has behaviour, one small file in [`behaviour`]. Each kind's serde code is instantiated here, once,
+//! behind [`Object`] and [`Kind`]; other crates never call serde on a whole Kubernetes object.
+
+pub mod behaviour;
+pub mod catalogue;
+pub mod field;
+pub mod object;
+pub mod status;
+
+pub use catalogue::{Catalogue, Resource, Verb};
+pub use object::{Kind, Object, Shared, View};
+pub use status::{Reason, Status};
+
+pub use k8s_openapi;
+pub use k8s_openapi::api as types;
+pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;

@@ -1,0 +1,165 @@
+//! An object in its two forms: [`Object`], a value that is being worked on, and [`Shared`], one immutable
+//! encoding that is stored, cached, listed and watched by everyone.
+//!
+//! [`Kind`] ties a Rust type to its resource. Serde is instantiated per kind in this crate only
+//! (see [`crate::catalogue::kinds`]); everybody else calls these traits.
+
+use crate::meta::ObjectMeta;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::Deserialize;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+/// A Kubernetes object of any kind, typed or custom, while it is being worked on.
+pub trait Object: Any + Send + Sync {
+    fn api_version(&self) -> &str;
+    fn kind(&self) -> &str;
+    fn meta(&self) -> &ObjectMeta;
+    fn meta_mut(&mut self) -> &mut ObjectMeta;
+    /// The JSON of the object, with `apiVersion` and `kind`.
+    fn encode(&self) -> Vec<u8>;
+    fn boxed_clone(&self) -> Box<dyn Object>;
+    /// Whether two objects of one kind are equal in every field.
+    fn equals(&self, other: &dyn Object) -> bool;
+    fn as_any(&self) -> &dyn Any;
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// A Rust type that is a Kubernetes kind.
+pub trait Kind: Object + Clone + Default + PartialEq + std::fmt::Debug + Sized + 'static {
+    /// Empty for the core group.
+    const GROUP: &'static str;
+    const VERSION: &'static str;
+    const KIND: &'static str;
+    /// `pods`; empty for kinds that are not a resource of their own (`Scale`, `Eviction`).
+    const PLURAL: &'static str;
+    const NAMESPACED: bool;
+
+    /// Reads JSON. Unknown fields pass: strictness is the schema table's work.
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError>;
+    fn from_value(value: serde_json::Value) -> Result<Self, DecodeError>;
+    fn to_value(&self) -> serde_json::Value;
+}
+
+/// The bytes are not an object of the kind.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DecodeError(#[from] pub serde_json::Error);
+
+/// What selection, ordering and delivery need of an object, without its typed value.
+#[derive(Default)]
+pub struct View {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub labels: BTreeMap<String, String>,
+    /// Values of the selectable fields other than `metadata.name` and `metadata.namespace`.
+    pub fields: Vec<(&'static str, String)>,
+    pub deleting: bool,
+    /// The typed value while somebody holds it.
+    typed: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+}
+
+impl View {
+    /// The view of a value that is about to be stored.
+    #[must_use]
+    pub fn of(object: &dyn Object, fields: Vec<(&'static str, String)>) -> Self {
+        let meta = object.meta();
+        Self {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+            labels: meta.labels.clone().unwrap_or_default(),
+            fields,
+            deleting: meta.deletion_timestamp.is_some(),
+            typed: Mutex::new(None),
+        }
+    }
+
+    /// The view of encoded bytes; reads `metadata` only. Returns the object's revision beside it.
+    pub fn parse(bytes: &[u8]) -> Result<(Self, u64), DecodeError> {
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(default)]
+            metadata: Meta,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Meta {
+            namespace: Option<String>,
+            name: Option<String>,
+            uid: Option<String>,
+            resource_version: Option<String>,
+            labels: Option<BTreeMap<String, String>>,
+            deletion_timestamp: Option<serde::de::IgnoredAny>,
+        }
+        let meta = serde_json::from_slice::<Head>(bytes)?.metadata;
+        let revision = meta.resource_version.and_then(|v| v.parse().ok()).unwrap_or(0);
+        let view = Self {
+            namespace: meta.namespace.unwrap_or_default(),
+            name: meta.name.unwrap_or_default(),
+            uid: meta.uid.unwrap_or_default(),
+            labels: meta.labels.unwrap_or_default(),
+            fields: Vec::new(),
+            deleting: meta.deletion_timestamp.is_some(),
+            typed: Mutex::new(None),
+        };
+        Ok((view, revision))
+    }
+}
+
+/// One immutable version of an object: its encoding and what selection needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Shared {
+    /// The JSON, with `apiVersion`, `kind` and `metadata.resourceVersion`.
+    pub bytes: Bytes,
+    pub revision: u64,
+    pub view: Arc<View>,
+}
+
+impl Shared {
+    /// From the wire.
+    pub fn parse(bytes: Bytes) -> Result<Self, DecodeError> {
+        let (view, revision) = View::parse(&bytes)?;
+        Ok(Self { bytes, revision, view: Arc::new(view) })
+    }
+
+    /// The typed value: decoded on first use and then shared for as long as anybody holds it.
+    pub fn typed<K: Kind>(&self) -> Result<Arc<K>, DecodeError> {
+        let held = self.view.typed.lock().as_ref().and_then(Weak::upgrade);
+        if let Some(Ok(typed)) = held.map(Arc::downcast::<K>) {
+            return Ok(typed);
+        }
+        let typed = Arc::new(K::decode(&self.bytes)?);
+        let any: Arc<dyn Any + Send + Sync> = typed.clone();
+        *self.view.typed.lock() = Some(Arc::downgrade(&any));
+        Ok(typed)
+    }
+
+    /// `namespace/name`, or `name` for cluster-scoped objects: the key of informers and queues.
+    #[must_use]
+    pub fn key(&self) -> String {
+        key(&self.view.namespace, &self.view.name)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Shared({} @{})", self.key(), self.revision)
+    }
+}
+
+/// `namespace/name`, or `name` when there is no namespace.
+#[must_use]
+pub fn key(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
+/// The reverse of [`key`].
+#[must_use]
+pub fn split_key(key: &str) -> (&str, &str) {
+    key.split_once('/').unwrap_or(("", key))
+}

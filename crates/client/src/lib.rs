@@ -1,0 +1,10 @@
+//! One way to work with the API for every component: requests, typed clients, informers, work queues,
+//! leader election, event recording, over one [`Transport`].
+//!
+//! Two transports exist: in process (made by `apiserver`, with an identity, nothing skipped but the wire)
+//! and HTTPS ([`remote`]). An informer has the same semantics on both. This crate never knows the store or
+//! the server.
+
+pub mod request;
+
+pub use request::{Body, Options, PatchKind, Reply, Request, Transport, Verb, WatchEvent, WatchStream};
