@@ -5,6 +5,9 @@
 //! and HTTPS ([`remote`]). An informer has the same semantics on both. This crate never knows the store or
 //! the server.
 
+pub mod kubeconfig;
+pub mod remote;
 pub mod request;
+pub mod url;
 
 pub use request::{Body, Options, PatchKind, Reply, Request, Transport, Verb, WatchEvent, WatchStream};
