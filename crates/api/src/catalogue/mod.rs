@@ -1,6 +1,7 @@
 //! The catalogue: one row per resource, from which discovery, routing, RBAC, OpenAPI, storage keys,
 //! printing and the command line are made. A custom resource definition adds a row at run time.
 
+pub mod events;
 pub mod kinds;
 pub mod rows;
 
@@ -45,6 +46,16 @@ pub struct Codec {
     pub empty: Arc<dyn Fn() -> Box<dyn Object> + Send + Sync>,
 }
 
+/// The way between the kind that a row shows and the kind that its space holds, where they differ
+/// (`events.k8s.io` shows what the core group stores).
+#[derive(Clone, Copy)]
+pub struct Conversion {
+    /// The stored form of an object of the row's kind.
+    pub to_stored: fn(&dyn Object) -> Box<dyn Object>,
+    /// An object of the row's kind from stored bytes.
+    pub from_stored: fn(&[u8]) -> Result<Box<dyn Object>, DecodeError>,
+}
+
 /// A subresource as discovery shows it. Its kind may be of another group and version (`Scale`).
 #[derive(Clone, Debug)]
 pub struct Subresource {
@@ -74,6 +85,12 @@ pub struct Resource {
     /// objects (`events`, `events.k8s.io`) name the same space.
     pub space: String,
     pub codec: Codec,
+    /// Set when the space holds another kind than the row shows: encode [`Conversion::to_stored`] of what
+    /// is written, serve [`Conversion::from_stored`] of what is read.
+    pub conversion: Option<Conversion>,
+    /// Field labels that may select, besides `metadata.name` and `metadata.namespace`, each with its name in
+    /// [`crate::View::fields`].
+    pub selectable: Vec<(String, String)>,
     pub behaviour: Arc<dyn Behaviour>,
 }
 
@@ -82,6 +99,12 @@ impl Resource {
     #[must_use]
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// `PodList`.
+    #[must_use]
+    pub fn list_kind(&self) -> String {
+        format!("{}List", self.kind)
     }
 
     /// `pods` or `deployments.apps`, as errors name it.
