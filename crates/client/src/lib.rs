@@ -5,9 +5,19 @@
 //! and HTTPS ([`remote`]). An informer has the same semantics on both. This crate never knows the store or
 //! the server.
 
+pub mod api;
+pub mod controller;
+pub mod expectations;
+pub mod informer;
 pub mod kubeconfig;
+pub mod queue;
 pub mod remote;
 pub mod request;
 pub mod url;
 
+pub use api::{Api, DynamicApi, List};
+pub use controller::Outcome;
+pub use expectations::Expectations;
+pub use informer::{Index, Informer, Informers, Raw, Source, View};
+pub use queue::Queue;
 pub use request::{Body, Options, PatchKind, Reply, Request, Transport, Verb, WatchEvent, WatchStream};

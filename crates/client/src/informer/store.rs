@@ -1,0 +1,167 @@
+//! The cache of an informer: objects by key, with secondary indexes. Pure; knows no transport and no task.
+
+use super::{Informer, View};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
+use std::sync::Arc;
+
+pub(super) struct Entry<V> {
+    pub(super) revision: u64,
+    pub(super) uid: String,
+    pub(super) view: Arc<V>,
+}
+
+/// A change of the cache: the old and the new state of one object.
+pub(super) struct Change<V> {
+    pub(super) old: Option<Arc<V>>,
+    pub(super) new: Option<Arc<V>>,
+}
+
+type Values<V> = Box<dyn Fn(&V) -> Vec<String> + Send + Sync>;
+
+struct IndexState<V> {
+    name: &'static str,
+    values: Values<V>,
+    keys: HashMap<String, BTreeSet<Arc<str>>>,
+}
+
+impl<V> IndexState<V> {
+    fn insert(&mut self, key: &Arc<str>, view: &V) {
+        for value in (self.values)(view) {
+            self.keys.entry(value).or_default().insert(key.clone());
+        }
+    }
+
+    fn remove(&mut self, key: &Arc<str>, view: &V) {
+        for value in (self.values)(view) {
+            if let Some(keys) = self.keys.get_mut(&value) {
+                keys.remove(key);
+                if keys.is_empty() {
+                    self.keys.remove(&value);
+                }
+            }
+        }
+    }
+}
+
+pub(super) struct Store<V> {
+    items: BTreeMap<Arc<str>, Entry<V>>,
+    indexes: Vec<IndexState<V>>,
+}
+
+impl<V> Store<V> {
+    pub(super) fn new() -> Self {
+        Self { items: BTreeMap::new(), indexes: vec![] }
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<Arc<V>> {
+        self.items.get(key).map(|e| e.view.clone())
+    }
+
+    pub(super) fn entry(&self, key: &str) -> Option<&Entry<V>> {
+        self.items.get(key)
+    }
+
+    pub(super) fn list(&self) -> Vec<Arc<V>> {
+        self.items.values().map(|e| e.view.clone()).collect()
+    }
+
+    pub(super) fn list_in(&self, namespace: &str) -> Vec<Arc<V>> {
+        if namespace.is_empty() {
+            return self.list();
+        }
+        // '0' is the character after '/': the range holds exactly the keys that begin with `namespace/`.
+        let (from, to) = (format!("{namespace}/"), format!("{namespace}0"));
+        let range = (Bound::Included(from.as_str()), Bound::Excluded(to.as_str()));
+        self.items.range::<str, _>(range).map(|(_, e)| e.view.clone()).collect()
+    }
+
+    pub(super) fn keys(&self) -> Vec<String> {
+        self.items.keys().map(ToString::to_string).collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn index(&mut self, name: &'static str, values: Values<V>) -> usize {
+        if let Some(slot) = self.indexes.iter().position(|i| i.name == name) {
+            return slot;
+        }
+        let mut index = IndexState { name, values, keys: HashMap::new() };
+        for (key, entry) in &self.items {
+            index.insert(key, &entry.view);
+        }
+        self.indexes.push(index);
+        self.indexes.len() - 1
+    }
+
+    pub(super) fn put(&mut self, key: &str, entry: Entry<V>) -> Option<Entry<V>> {
+        let key: Arc<str> = match self.items.get_key_value(key) {
+            Some((key, old)) => {
+                let key = key.clone();
+                for index in &mut self.indexes {
+                    index.remove(&key, &old.view);
+                }
+                key
+            }
+            None => key.into(),
+        };
+        for index in &mut self.indexes {
+            index.insert(&key, &entry.view);
+        }
+        self.items.insert(key, entry)
+    }
+
+    pub(super) fn remove(&mut self, key: &str) -> Option<Entry<V>> {
+        let (key, old) = self.items.remove_entry(key)?;
+        for index in &mut self.indexes {
+            index.remove(&key, &old.view);
+        }
+        Some(old)
+    }
+}
+
+/// A secondary index of an informer.
+pub struct Index<V: View> {
+    pub(super) informer: Informer<V>,
+    pub(super) slot: usize,
+}
+
+impl<V: View> Clone for Index<V> {
+    fn clone(&self) -> Self {
+        Self { informer: self.informer.clone(), slot: self.slot }
+    }
+}
+
+impl<V: View> Index<V> {
+    /// The objects under a value, ordered by key.
+    #[must_use]
+    pub fn get(&self, value: &str) -> Vec<Arc<V>> {
+        let store = self.informer.0.store.read();
+        let keys = store.indexes.get(self.slot).and_then(|i| i.keys.get(value));
+        keys.into_iter().flatten().filter_map(|key| store.get(key)).collect()
+    }
+
+    /// The keys of the objects under a value.
+    #[must_use]
+    pub fn keys(&self, value: &str) -> Vec<String> {
+        let store = self.informer.0.store.read();
+        let keys = store.indexes.get(self.slot).and_then(|i| i.keys.get(value));
+        keys.into_iter().flatten().map(ToString::to_string).collect()
+    }
+
+    /// How many objects are under a value.
+    #[must_use]
+    pub fn count(&self, value: &str) -> usize {
+        let store = self.informer.0.store.read();
+        store.indexes.get(self.slot).and_then(|i| i.keys.get(value)).map_or(0, BTreeSet::len)
+    }
+
+    /// Every value under which there is an object.
+    #[must_use]
+    pub fn values(&self) -> Vec<String> {
+        let store = self.informer.0.store.read();
+        store.indexes.get(self.slot).map(|i| i.keys.keys().cloned().collect()).unwrap_or_default()
+    }
+}
