@@ -8,6 +8,8 @@
 //! * A value may ask for its commit's revision to be written into it ([`Value::stamp_at`]), so that an
 //!   object is encoded once and still says its own `resourceVersion`.
 
+pub mod embedded;
 mod types;
 
+pub use embedded::{Embedded, Options};
 pub use types::*;
