@@ -8,7 +8,10 @@
 pub mod behaviour;
 pub mod catalogue;
 pub mod field;
+pub mod fields;
+pub mod labels;
 pub mod object;
+pub mod quantity;
 pub mod status;
 
 pub use catalogue::{Catalogue, Resource, Verb};
