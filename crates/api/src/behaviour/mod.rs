@@ -4,6 +4,46 @@
 //! Everything here is pure: what needs the store or another object (addresses of services, admission) is
 //! the API server's.
 
+pub mod fill;
+pub mod meta;
+pub mod names;
+pub mod pod_spec;
+
+mod address;
+mod certificate_signing_request;
+mod config_map;
+mod controller_revision;
+mod cron_job;
+mod daemon_set;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod horizontal_pod_autoscaler;
+mod ingress;
+mod ingress_class;
+mod job;
+mod lease;
+mod limit_range;
+pub mod namespace;
+mod network_policy;
+mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
+pub mod pod;
+mod pod_disruption_budget;
+mod pod_template;
+mod priority_class;
+mod rbac;
+mod replica_set;
+mod replication_controller;
+mod resource_quota;
+mod secret;
+mod service;
+mod service_account;
+mod stateful_set;
+mod storage;
+
 use crate::field::Errors;
 use crate::object::{Kind, Object};
 use std::any::Any;
@@ -147,6 +187,84 @@ pub fn plain() -> Arc<dyn Behaviour> {
 /// The behaviour of a built-in resource, as the catalogue's rows ask for it.
 #[must_use]
 pub fn of(group: &str, plural: &str) -> Arc<dyn Behaviour> {
-    let _ = (group, plural);
-    plain()
+    match (group, plural) {
+        ("", "configmaps") => config_map::behaviour(),
+        ("", "endpoints") => endpoints::behaviour(),
+        ("", "events") => event::behaviour(),
+        ("", "limitranges") => limit_range::behaviour(),
+        ("", "namespaces") => namespace::behaviour(),
+        ("", "nodes") => node::behaviour(),
+        ("", "persistentvolumes") => persistent_volume::behaviour(),
+        ("", "persistentvolumeclaims") => persistent_volume_claim::behaviour(),
+        ("", "pods") => pod::behaviour(),
+        ("", "podtemplates") => pod_template::behaviour(),
+        ("", "replicationcontrollers") => replication_controller::behaviour(),
+        ("", "resourcequotas") => resource_quota::behaviour(),
+        ("", "secrets") => secret::behaviour(),
+        ("", "services") => service::behaviour(),
+        ("", "serviceaccounts") => service_account::behaviour(),
+        ("apps", "controllerrevisions") => controller_revision::behaviour(),
+        ("apps", "daemonsets") => daemon_set::behaviour(),
+        ("apps", "deployments") => deployment::behaviour(),
+        ("apps", "replicasets") => replica_set::behaviour(),
+        ("apps", "statefulsets") => stateful_set::behaviour(),
+        ("autoscaling", "horizontalpodautoscalers") => horizontal_pod_autoscaler::behaviour(),
+        ("batch", "cronjobs") => cron_job::behaviour(),
+        ("batch", "jobs") => job::behaviour(),
+        ("certificates.k8s.io", "certificatesigningrequests") => certificate_signing_request::behaviour(),
+        ("coordination.k8s.io", "leases") => lease::behaviour(),
+        ("discovery.k8s.io", "endpointslices") => endpoint_slice::behaviour(),
+        ("events.k8s.io", "events") => event::new_behaviour(),
+        ("networking.k8s.io", "ingressclasses") => ingress_class::behaviour(),
+        ("networking.k8s.io", "ingresses") => ingress::behaviour(),
+        ("networking.k8s.io", "ipaddresses") => address::ip_address(),
+        ("networking.k8s.io", "networkpolicies") => network_policy::behaviour(),
+        ("networking.k8s.io", "servicecidrs") => address::service_cidr(),
+        ("policy", "poddisruptionbudgets") => pod_disruption_budget::behaviour(),
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => rbac::cluster_role_binding(),
+        ("rbac.authorization.k8s.io", "clusterroles") => rbac::cluster_role(),
+        ("rbac.authorization.k8s.io", "rolebindings") => rbac::role_binding(),
+        ("rbac.authorization.k8s.io", "roles") => rbac::role(),
+        ("scheduling.k8s.io", "priorityclasses") => priority_class::behaviour(),
+        ("storage.k8s.io", "csidrivers") => storage::csi_driver(),
+        ("storage.k8s.io", "csinodes") => storage::csi_node(),
+        ("storage.k8s.io", "csistoragecapacities") => storage::csi_storage_capacity(),
+        ("storage.k8s.io", "storageclasses") => storage::storage_class(),
+        ("storage.k8s.io", "volumeattachments") => storage::volume_attachment(),
+        ("storage.k8s.io", "volumeattributesclasses") => storage::volume_attributes_class(),
+        _ => plain(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Catalogue;
+
+    #[test]
+    fn every_row_has_the_behaviour_of_its_own_kind() {
+        for row in Catalogue::builtin().iter() {
+            let mut object = (row.codec.empty)();
+            row.behaviour.default(&mut *object);
+            row.behaviour.prepare_create(&mut *object);
+            let old = object.boxed_clone();
+            row.behaviour.prepare_update(&mut *object, &*old);
+            row.behaviour.prepare_subresource("status", &mut *object, &*old);
+            assert!(object.equals(&*old), "{row:?}: an update that changes nothing changes nothing");
+            let _ = row.behaviour.validate(&*object);
+            let _ = row.behaviour.validate_update("", &*object, &*old);
+            let _ = row.behaviour.warnings(&*object, Some(&*old));
+            let _ = row.behaviour.fields(&*object);
+        }
+    }
+
+    #[test]
+    fn defaults_are_stable() {
+        for row in Catalogue::builtin().iter() {
+            let mut object = (row.codec.empty)();
+            row.behaviour.default(&mut *object);
+            let once = object.boxed_clone();
+            row.behaviour.default(&mut *object);
+            assert!(object.equals(&*once), "{row:?}: defaulting twice is defaulting once");
+        }
+    }
 }

@@ -1,0 +1,3 @@
+//! The pod specification, as pods and every kind with a pod template hold it.
+
+pub mod defaults;
