@@ -7,17 +7,23 @@
 
 pub mod api;
 pub mod controller;
+pub mod election;
 pub mod expectations;
 pub mod informer;
 pub mod kubeconfig;
 pub mod queue;
+pub mod recorder;
 pub mod remote;
 pub mod request;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod url;
 
 pub use api::{Api, DynamicApi, List};
 pub use controller::Outcome;
+pub use election::Elector;
 pub use expectations::Expectations;
 pub use informer::{Index, Informer, Informers, Raw, Source, View};
 pub use queue::Queue;
+pub use recorder::{Recorder, Reference};
 pub use request::{Body, Options, PatchKind, Reply, Request, Transport, Verb, WatchEvent, WatchStream};

@@ -13,6 +13,8 @@
 
 mod reflect;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use store::Index;
 
