@@ -12,6 +12,7 @@ pub mod fields;
 pub mod labels;
 pub mod object;
 pub mod quantity;
+pub mod schema;
 pub mod status;
 
 pub use catalogue::{Catalogue, Resource, Verb};
