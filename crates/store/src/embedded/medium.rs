@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 /// Size in bytes at which the log's newest part is moved from memory and journal into a table file.
-const MEMTABLE_BYTES: u64 = 16 << 20;
+const MEMTABLE_BYTES: u64 = 8 << 20;
 /// Bytes of journal that may have to be read back at the next start (the least that fjall allows).
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// Bytes of table blocks kept in memory. Small: only reads of old history come here.

@@ -20,6 +20,8 @@ mod watch;
 mod writer;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
 
 use crate::{Committed, Entry, Error, Key, ListQuery, Page, Revision, Store, Txn, Watch};
