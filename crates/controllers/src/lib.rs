@@ -1,1 +1,73 @@
-//! controllers
+//! The controllers: each brings one kind of object to the state that its spec asks for.
+//!
+//! All have one shape: informers, keys into a queue, `reconcile(key)`: read the caches, plan with a pure
+//! function, carry the plan out. They run under one leader election, each with the identity of its own
+//! service account, and know neither the API server nor the store. None polls; none writes what is already
+//! so: what a controller writes wakes it again, and must then lead to no further write.
+
+mod claim;
+mod env;
+mod meta;
+mod pod_template;
+mod pods;
+mod ranking;
+mod replicas;
+mod slow_start;
+#[cfg(test)]
+mod world;
+
+pub use env::{Cluster, Context, Env};
+
+use krate_base::{Shutdown, Supervisor};
+use krate_client::Elector;
+use std::convert::Infallible;
+
+/// The lease that the controllers of a cluster compete for.
+const LEASE_NAMESPACE: &str = "kube-system";
+const LEASE_NAME: &str = "kube-controller-manager";
+
+/// Starts one controller.
+type Start = fn(&Env);
+
+/// Every controller by its name in upstream's `--controllers`.
+const CONTROLLERS: &[(&str, Start)] = &[
+    ("replicaset-controller", replicas::start_replica_sets),
+    ("replicationcontroller-controller", replicas::start_replication_controllers),
+];
+
+/// Starts all controllers under the context's supervisor: at once, or whenever this process leads.
+pub fn start(context: &Context) {
+    let context = context.clone();
+    let supervisor = context.supervisor.clone();
+    supervisor.component("controllers", move |shutdown| {
+        let context = context.clone();
+        async move {
+            if !context.elect {
+                term(&context, shutdown).await;
+                return Ok::<(), Infallible>(());
+            }
+            let elector = Elector::new(
+                (context.transports)(env::MANAGER),
+                LEASE_NAMESPACE,
+                LEASE_NAME,
+                &context.identity,
+                &context.clock,
+                &context.rng,
+            );
+            elector.run(shutdown, |end| term(&context, end)).await;
+            Ok(())
+        }
+    });
+}
+
+/// One term of leadership: everything starts afresh, with caches of its own, and has ended when this returns.
+async fn term(context: &Context, end: Shutdown) {
+    let supervisor = Supervisor::new(end.clone());
+    let env = Env::new(context, supervisor.clone());
+    for (name, start) in CONTROLLERS {
+        tracing::debug!(controller = name, "starting");
+        start(&env);
+    }
+    end.cancelled().await;
+    supervisor.stop().await;
+}

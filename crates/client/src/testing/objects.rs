@@ -142,6 +142,9 @@ impl State {
             "" => replaced(&before, body),
             "scale" => with(&before, "/spec/replicas", &body),
             "finalize" => with(&before, "/spec/finalizers", &body),
+            _ if resource == "deployments.apps" => {
+                with(&with(&before, "/status", &body), "/metadata/annotations", &body)
+            }
             _ => with(&before, "/status", &body),
         };
         if after == before {

@@ -1,0 +1,276 @@
+//! Pods as the controllers keep them: the fields that any of them reads, for every pod of the cluster, once.
+
+use crate::meta::MetaView;
+use jiff::{SignedDuration, Timestamp};
+use krate_api::Shared;
+use krate_api::meta::OwnerReference;
+use krate_api::object::DecodeError;
+use krate_api::types::core::v1::{ContainerPort, Pod, PodCondition, Toleration};
+use krate_client::{Index, Informer, Informers, Source, View};
+use serde::Deserialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How much sooner a pod of a ReplicaSet goes than its siblings.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// The index of an Indexed Job's pod.
+pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+
+/// Annotations that controllers read; the others are not kept.
+const ANNOTATIONS: &[&str] =
+    &[DELETION_COST, COMPLETION_INDEX, "batch.kubernetes.io/job-index-failure-count"];
+
+/// The slim pod.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodView {
+    pub metadata: MetaView,
+    pub spec: SpecView,
+    pub status: StatusView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SpecView {
+    pub node_name: String,
+    pub hostname: String,
+    pub subdomain: String,
+    pub set_hostname_as_fqdn: bool,
+    pub restart_policy: String,
+    pub termination_grace_period_seconds: Option<i64>,
+    pub tolerations: Vec<Toleration>,
+    pub containers: Vec<ContainerView>,
+    pub init_containers: Vec<ContainerView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerView {
+    pub name: String,
+    pub ports: Vec<ContainerPort>,
+    pub restart_policy: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StatusView {
+    pub phase: String,
+    pub reason: String,
+    pub conditions: Vec<PodCondition>,
+    #[serde(rename = "podIP")]
+    pub pod_ip: String,
+    #[serde(rename = "podIPs")]
+    pub pod_ips: Vec<IpView>,
+    pub container_statuses: Vec<ContainerStatusView>,
+    pub init_container_statuses: Vec<ContainerStatusView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct IpView {
+    pub ip: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatusView {
+    pub name: String,
+    pub restart_count: i32,
+    pub state: StateView,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct StateView {
+    pub terminated: Option<TerminatedView>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TerminatedView {
+    pub exit_code: i32,
+    pub finished_at: Option<krate_api::meta::Time>,
+}
+
+impl View for PodView {
+    fn of(object: &Shared) -> Result<Arc<Self>, DecodeError> {
+        let mut pod: Self = serde_json::from_slice(&object.bytes)?;
+        pod.metadata.annotations.retain(|key, _| ANNOTATIONS.contains(&key.as_str()));
+        Ok(Arc::new(pod))
+    }
+}
+
+impl PodView {
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.metadata.namespace
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.metadata.name
+    }
+
+    #[must_use]
+    pub fn uid(&self) -> &str {
+        &self.metadata.uid
+    }
+
+    #[must_use]
+    pub fn is_deleting(&self) -> bool {
+        self.metadata.is_deleting()
+    }
+
+    /// Its containers have ended for good.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed")
+    }
+
+    /// Neither finished nor being deleted.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        !self.is_finished() && !self.is_deleting()
+    }
+
+    #[must_use]
+    pub fn condition(&self, kind: &str) -> Option<&PodCondition> {
+        self.status.conditions.iter().find(|c| c.type_ == kind)
+    }
+
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.condition("Ready").is_some_and(|c| c.status == "True")
+    }
+
+    /// Since when it is ready.
+    #[must_use]
+    pub fn ready_since(&self) -> Option<Timestamp> {
+        let ready = self.condition("Ready").filter(|c| c.status == "True")?;
+        ready.last_transition_time.as_ref().map(|t| t.0)
+    }
+
+    /// Whether it has been ready for `min_ready` seconds, and if not yet, how long until it has.
+    #[must_use]
+    pub fn availability(&self, min_ready: i32, now: Timestamp) -> Availability {
+        if !self.is_ready() {
+            return Availability::No;
+        }
+        let Some(since) = self.ready_since() else {
+            return if min_ready <= 0 { Availability::Yes } else { Availability::No };
+        };
+        let left = SignedDuration::from_secs(i64::from(min_ready)) - now.duration_since(since);
+        if min_ready <= 0 || left <= SignedDuration::ZERO {
+            Availability::Yes
+        } else {
+            Availability::In(left.unsigned_abs())
+        }
+    }
+
+    #[must_use]
+    pub fn is_available(&self, min_ready: i32, now: Timestamp) -> bool {
+        self.availability(min_ready, now) == Availability::Yes
+    }
+
+    #[must_use]
+    pub fn controller(&self) -> Option<&OwnerReference> {
+        self.metadata.controller()
+    }
+
+    /// Restarts of all its containers.
+    #[must_use]
+    pub fn restarts(&self) -> i64 {
+        self.status.container_statuses.iter().map(|c| i64::from(c.restart_count)).sum()
+    }
+
+    #[must_use]
+    pub fn deletion_cost(&self) -> i32 {
+        self.metadata.annotations.get(DELETION_COST).and_then(|c| c.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// Whether a pod counts as available.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    Yes,
+    No,
+    In(Duration),
+}
+
+/// The informer of all pods.
+#[must_use]
+pub fn informer(informers: &Informers) -> Informer<PodView> {
+    informers.get(Source::of::<Pod>())
+}
+
+/// Pods by the uid of their managing owner; those without one under [`orphans`].
+#[must_use]
+pub fn by_controller(pods: &Informer<PodView>) -> Index<PodView> {
+    pods.index("controller", |pod| match pod.controller() {
+        Some(owner) => vec![owner.uid.clone()],
+        None => vec![orphans(pod.namespace())],
+    })
+}
+
+/// The value of the index [`by_controller`] for pods of a namespace that nobody manages.
+#[must_use]
+pub fn orphans(namespace: &str) -> String {
+    format!("orphans in {namespace}")
+}
+
+/// Pods by the node that they are bound to.
+#[must_use]
+pub fn by_node(pods: &Informer<PodView>) -> Index<PodView> {
+    pods.index(
+        "node",
+        |pod| {
+            if pod.spec.node_name.is_empty() { vec![] } else { vec![pod.spec.node_name.clone()] }
+        },
+    )
+}
+
+/// What a change of a pod means to those who manage pods.
+#[derive(Debug, PartialEq)]
+pub enum Wake<'a> {
+    /// A pod of this owner appeared.
+    Created(&'a OwnerReference, &'a PodView),
+    /// A pod of this owner was marked as deleted, or is gone.
+    Deleted(&'a OwnerReference, &'a PodView),
+    Changed(&'a OwnerReference, &'a PodView),
+    /// A pod without owner appeared or changed so that somebody may now want it.
+    Orphan(&'a PodView),
+}
+
+/// Tells an informer's change in terms of owners.
+pub fn wakes<'a>(
+    old: Option<&'a Arc<PodView>>,
+    new: Option<&'a Arc<PodView>>,
+    mut wake: impl FnMut(Wake<'a>),
+) {
+    match (old, new) {
+        (None, Some(pod)) => match pod.controller() {
+            Some(owner) if pod.is_deleting() => wake(Wake::Deleted(owner, pod)),
+            Some(owner) => wake(Wake::Created(owner, pod)),
+            None => wake(Wake::Orphan(pod)),
+        },
+        (Some(pod), None) => {
+            if let Some(owner) = pod.controller() {
+                wake(Wake::Deleted(owner, pod));
+            }
+        }
+        (Some(was), Some(is)) => {
+            let (before, after) = (was.controller(), is.controller());
+            let moved = before.map(|o| &o.uid) != after.map(|o| &o.uid);
+            if let Some(owner) = before.filter(|_| moved) {
+                wake(Wake::Changed(owner, was));
+            }
+            match after {
+                Some(owner) if is.is_deleting() && !was.is_deleting() => wake(Wake::Deleted(owner, is)),
+                Some(owner) => wake(Wake::Changed(owner, is)),
+                None if moved || was.metadata.labels != is.metadata.labels => wake(Wake::Orphan(is)),
+                None => {}
+            }
+        }
+        (None, None) => {}
+    }
+}
