@@ -7,6 +7,7 @@
 
 pub mod behaviour;
 pub mod catalogue;
+pub mod encode;
 pub mod field;
 pub mod fields;
 pub mod labels;

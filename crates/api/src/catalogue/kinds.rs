@@ -2,8 +2,10 @@
 
 use crate::meta::ObjectMeta;
 use crate::object::{DecodeError, Kind, Object};
-use crate::types;
+use crate::schema::{self, Type};
+use crate::{encode, types};
 use std::any::Any;
+use std::sync::LazyLock;
 
 /// Makes types of `k8s-openapi` into [`Kind`]s: `path::Type => "plural", namespaced?;`
 macro_rules! kinds {
@@ -22,8 +24,11 @@ macro_rules! kinds {
                 &mut self.metadata
             }
             fn encode(&self) -> Vec<u8> {
+                static TYPE: LazyLock<Option<&'static Type>> = LazyLock::new(|| {
+                    schema::of_kind(<$ty as Kind>::GROUP, <$ty as Kind>::VERSION, <$ty as Kind>::KIND)
+                });
                 // Serializing these types to memory cannot fail: all keys are strings.
-                serde_json::to_vec(self).unwrap_or_default()
+                encode::to_vec(self, *TYPE).unwrap_or_default()
             }
             fn boxed_clone(&self) -> Box<dyn Object> {
                 Box::new(self.clone())
