@@ -392,8 +392,8 @@ fn written(field: &Field, json: &[u8]) -> Written {
 
 #[cfg(test)]
 mod tests {
-    use crate::types::{apps::v1::Deployment, core::v1 as core, discovery::v1::EndpointSlice};
     use crate::Kind;
+    use crate::types::{apps::v1::Deployment, core::v1 as core, discovery::v1::EndpointSlice};
 
     fn again<K: Kind>(json: &str) -> String {
         String::from_utf8(K::decode(json.as_bytes()).unwrap().encode()).unwrap()

@@ -15,6 +15,7 @@ pub mod object;
 pub mod quantity;
 pub mod schema;
 pub mod status;
+pub mod strict;
 
 pub use catalogue::{Catalogue, Resource, Verb};
 pub use object::{Kind, Object, Shared, View};

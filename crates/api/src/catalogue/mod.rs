@@ -7,6 +7,7 @@ pub mod rows;
 
 use crate::behaviour::Behaviour;
 use crate::object::{DecodeError, Object};
+use crate::schema::{self, Type};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -99,6 +100,12 @@ impl Resource {
     #[must_use]
     pub fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+    }
+
+    /// The type of its objects in the schema table; none for custom resources.
+    #[must_use]
+    pub fn schema(&self) -> Option<&'static Type> {
+        schema::of_kind(&self.group, &self.version, &self.kind)
     }
 
     /// `PodList`.
