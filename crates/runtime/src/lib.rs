@@ -4,3 +4,4 @@
 //! This room knows no Pod and no API server.
 
 pub mod cri;
+pub mod streaming;
