@@ -1,6 +1,10 @@
-//! The developer's commands: `cargo xtask <command>`.
+//! The developer's commands: `cargo xtask test` is what CI runs.
+//!
+//! One file per command; what a command needs on the machine, it installs.
 
+mod check;
 mod r#gen;
+mod tidy;
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -8,26 +12,41 @@ use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The developer's commands")]
-struct Cli {
+struct Args {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make the data files of `crates/api/data` from a folder of facts about the API.
+    /// Format, lints, tidiness and every test, real containers included
+    Test,
+    /// Format, lints and tidiness only
+    Check,
+    /// The tests that start real clusters (needs root)
+    E2e {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// File lengths and headers
+    Tidy,
+    /// Make the data files of `crates/api/data` from a folder of facts about the API
     Gen {
-        /// The folder with `openapi/swagger.json`, `proto-fields.tsv`, `api-fields-*.tsv` and their like.
+        /// The folder with `openapi/swagger.json`, `proto-fields.tsv`, `api-fields-*.tsv` and their like
         #[arg(long)]
         facts: PathBuf,
     },
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Gen { facts } => r#gen::run(&facts),
+    let done = match Args::parse().command {
+        Command::Test => check::prepare().and_then(|()| check::check()).and_then(|()| check::test()),
+        Command::Check => check::check(),
+        Command::E2e { filter } => check::prepare().and_then(|()| check::e2e(filter.as_deref())),
+        Command::Tidy => tidy::run(),
+        Command::Gen { facts } => r#gen::run(&facts).map_err(|e| e.to_string()),
     };
-    match result {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error}");
