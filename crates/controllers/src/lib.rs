@@ -6,6 +6,7 @@
 //! so: what a controller writes wakes it again, and must then lead to no further write.
 
 mod claim;
+mod deployment;
 mod env;
 mod meta;
 mod pod_template;
@@ -32,6 +33,7 @@ type Start = fn(&Env);
 /// Every controller by its name in upstream's `--controllers`.
 const CONTROLLERS: &[(&str, Start)] = &[
     ("replicaset-controller", replicas::start_replica_sets),
+    ("deployment-controller", deployment::start),
     ("replicationcontroller-controller", replicas::start_replication_controllers),
 ];
 

@@ -25,6 +25,25 @@ pub struct MetaView {
 }
 
 impl MetaView {
+    /// The same of a typed object.
+    #[must_use]
+    pub fn of(meta: &ObjectMeta) -> Self {
+        Self {
+            namespace: namespace(meta).to_owned(),
+            name: name(meta).to_owned(),
+            uid: uid(meta).to_owned(),
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            generation: meta.generation.unwrap_or(0),
+            labels: labels(meta).clone(),
+            annotations: meta.annotations.clone().unwrap_or_default(),
+            owner_references: meta.owner_references.clone().unwrap_or_default(),
+            finalizers: meta.finalizers.clone().unwrap_or_default(),
+            creation_timestamp: meta.creation_timestamp.clone(),
+            deletion_timestamp: meta.deletion_timestamp.clone(),
+            deletion_grace_period_seconds: meta.deletion_grace_period_seconds,
+        }
+    }
+
     #[must_use]
     pub fn key(&self) -> String {
         krate_api::object::key(&self.namespace, &self.name)
