@@ -1,0 +1,105 @@
+//! Admission: one chain for create, update, patch, delete and connect, for every kind and subresource.
+//!
+//! A plugin is a small file that mutates or validates. Their order is the original's. Handlers call
+//! [`Chain::admit`] and [`Chain::validate`] and know no plugin; a plugin reads what it needs from the store
+//! and never writes.
+
+use crate::call::Call;
+use crate::server::Inner;
+use async_trait::async_trait;
+use krate_api::{Object, Status};
+use std::any::Any;
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Create,
+    Update,
+    Delete,
+    Connect,
+}
+
+/// What a plugin is told beside the object.
+pub(crate) struct Attributes<'a> {
+    pub call: &'a Call,
+    pub operation: Operation,
+    /// The stored object, for update and delete.
+    pub old: Option<&'a dyn Object>,
+}
+
+impl Attributes<'_> {
+    /// Whether this is about a resource itself (not a subresource) of the core group.
+    pub fn is_core(&self, plural: &str) -> bool {
+        let resource = self.call.resource();
+        self.call.subresource.is_empty() && resource.group.is_empty() && resource.plural == plural
+    }
+}
+
+/// One rule of admission.
+#[async_trait]
+pub(crate) trait Plugin: Send + Sync {
+    /// May change the object.
+    async fn admit(
+        &self,
+        server: &Inner,
+        at: &Attributes<'_>,
+        object: &mut dyn Object,
+    ) -> Result<(), Status> {
+        let _ = (server, at, object);
+        Ok(())
+    }
+
+    /// May refuse it. There is no object for a delete.
+    async fn validate(
+        &self,
+        server: &Inner,
+        at: &Attributes<'_>,
+        object: Option<&dyn Object>,
+    ) -> Result<(), Status> {
+        let _ = (server, at, object);
+        Ok(())
+    }
+}
+
+/// The plugins in their order.
+pub(crate) struct Chain(Vec<Box<dyn Plugin>>);
+
+impl Chain {
+    /// The plugins that are on by default.
+    pub fn builtin() -> Self {
+        Self(vec![])
+    }
+
+    pub async fn admit(
+        &self,
+        server: &Inner,
+        at: &Attributes<'_>,
+        object: &mut dyn Object,
+    ) -> Result<(), Status> {
+        for plugin in &self.0 {
+            plugin.admit(server, at, object).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn validate(
+        &self,
+        server: &Inner,
+        at: &Attributes<'_>,
+        object: Option<&dyn Object>,
+    ) -> Result<(), Status> {
+        for plugin in &self.0 {
+            plugin.validate(server, at, object).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The object as a kind, if it is one.
+pub(crate) fn cast<K: 'static>(object: &dyn Object) -> Option<&K> {
+    (object.as_any() as &dyn Any).downcast_ref()
+}
+
+pub(crate) fn cast_mut<K: 'static>(object: &mut dyn Object) -> Option<&mut K> {
+    (object.as_any_mut() as &mut dyn Any).downcast_mut()
+}

@@ -1,0 +1,63 @@
+//! Who asks? A client certificate, or a bearer token; otherwise the anonymous user.
+//!
+//! A credential that is shown and not good is `401 Unauthorized`, never anonymous. Nothing here decides
+//! what somebody may do.
+
+pub(crate) mod certificate;
+pub(crate) mod token;
+
+use crate::pki::Authority;
+use crate::server::{Inner, StartError};
+use crate::user::{AUTHENTICATED, UserInfo};
+use http::HeaderMap;
+use krate_api::Status;
+use rustls_pki_types::CertificateDer;
+
+/// The authenticators with what they trust.
+pub(crate) struct Authenticator {
+    pub certificates: certificate::Certificates,
+    pub tokens: token::Tokens,
+}
+
+impl Authenticator {
+    pub fn new(authority: &Authority, issuer: &str) -> Result<Self, StartError> {
+        Ok(Self {
+            certificates: certificate::Certificates::new(authority)?,
+            tokens: token::Tokens::new(authority.clone(), issuer),
+        })
+    }
+}
+
+/// The identity behind a connection's certificates and a request's headers.
+pub(crate) async fn authenticate(
+    server: &Inner,
+    peer: &[CertificateDer<'static>],
+    headers: &HeaderMap,
+) -> Result<UserInfo, Status> {
+    if !peer.is_empty() {
+        let user = server.authn.certificates.user(peer, server.clock.now());
+        if let Some(user) = user {
+            return Ok(user);
+        }
+    }
+    match bearer(headers) {
+        Some(token) => {
+            let mut user =
+                token::authenticate(server, token, &[]).await.map_err(|_| Status::unauthorized())?.0;
+            if !user.is_in(AUTHENTICATED) {
+                user.groups.push(AUTHENTICATED.to_owned());
+            }
+            Ok(user)
+        }
+        None if !peer.is_empty() => Err(Status::unauthorized()),
+        None => Ok(UserInfo::anonymous()),
+    }
+}
+
+/// The token of an `Authorization: Bearer` header, or of a WebSocket protocol as browsers send it.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?.trim();
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}

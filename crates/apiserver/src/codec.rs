@@ -1,0 +1,189 @@
+//! Bodies to objects and objects to what the store keeps: one parse, one encoding.
+//!
+//! Nothing here decides; it reads, writes and says in the original's words what could not be read.
+
+use bytes::Bytes;
+use krate_api::{Object, Resource, Shared, Status, View};
+use krate_store::{Entry, Value};
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// A value that no request can contain, to find the place of the revision in an encoding.
+#[derive(Clone, Debug)]
+pub(crate) struct Nonce(String);
+
+impl Nonce {
+    pub fn new(rng: &krate_base::Rng) -> Self {
+        Self(format!("krate-{:016x}", rng.next_u64()))
+    }
+
+    /// The value to store: encoded once, with an empty `resourceVersion` that the store fills, and with
+    /// what selection needs beside it.
+    pub fn value(&self, rows: &Rows, object: &mut dyn Object) -> Value {
+        object.meta_mut().resource_version = Some(self.0.clone());
+        let (mut bytes, view) = match rows.shown.conversion {
+            Some(conversion) => {
+                let stored = (conversion.to_stored)(object);
+                (stored.encode(), rows.stored_view(&*stored))
+            }
+            None => (object.encode(), rows.stored_view(object)),
+        };
+        object.meta_mut().resource_version = None;
+        let place = std::str::from_utf8(&bytes).ok().and_then(|text| text.find(&self.0));
+        if let Some(at) = place {
+            bytes.drain(at..at + self.0.len());
+        }
+        Value { bytes: Bytes::from(bytes), stamp_at: place, note: Some(Arc::new(view)) }
+    }
+}
+
+/// An older version of an object with a later revision written into it: what a watcher is shown when an
+/// object ceases to match.
+pub(crate) fn at_revision(entry: &Entry, revision: u64) -> Arc<Entry> {
+    let (Some(cut), Some((at, _))) = (restamped(entry), entry.stamp) else {
+        let note = entry.note(|e| Arc::new(View::parse(&e.value).map(|(v, _)| v).unwrap_or_default()));
+        let (key, value) = (entry.key.clone(), entry.value.clone());
+        return Arc::new(Entry::new(key, value, entry.created, revision, None, Some(note.clone())));
+    };
+    let text = revision.to_string();
+    let mut bytes = cut.bytes.to_vec();
+    bytes.splice(at..at, text.bytes());
+    let stamp = Some((at, text.len()));
+    Arc::new(Entry::new(entry.key.clone(), bytes.into(), entry.created, revision, stamp, cut.note))
+}
+
+/// The row that a request is about, and the row of what its space holds (the same, but where one space is
+/// shown in two shapes).
+#[derive(Clone)]
+pub(crate) struct Rows {
+    pub shown: Arc<Resource>,
+    pub stored: Arc<Resource>,
+}
+
+impl Rows {
+    pub fn of(catalogue: &krate_api::Catalogue, shown: &Arc<Resource>) -> Self {
+        let stored = if shown.conversion.is_some() {
+            catalogue.iter().find(|r| r.space == shown.space && r.conversion.is_none()).unwrap_or(shown)
+        } else {
+            shown
+        };
+        Self { shown: shown.clone(), stored: stored.clone() }
+    }
+
+    fn stored_view(&self, object: &dyn Object) -> View {
+        View::of(object, self.stored.behaviour.fields(object))
+    }
+
+    /// What selection needs of an entry: no parse but after a restart.
+    pub fn view(&self, entry: &Entry) -> Arc<View> {
+        let note = entry.note(|e| Arc::new(self.parse_view(&e.value)));
+        note.clone().downcast::<View>().unwrap_or_else(|_| Arc::new(self.parse_view(&entry.value)))
+    }
+
+    fn parse_view(&self, bytes: &[u8]) -> View {
+        match (self.stored.codec.decode)(bytes) {
+            Ok(object) => self.stored_view(&*object),
+            Err(_) => View::parse(bytes).map(|(view, _)| view).unwrap_or_default(),
+        }
+    }
+
+    /// The shared form of a stored entry: no copy but where the shapes differ.
+    pub fn shared(&self, entry: &Entry) -> Shared {
+        Shared { bytes: self.bytes(entry), revision: entry.modified, view: self.view(entry) }
+    }
+
+    /// The bytes of an entry as the row shows them.
+    pub fn bytes(&self, entry: &Entry) -> Bytes {
+        match self.shown.conversion {
+            Some(c) => {
+                (c.from_stored)(&entry.value).map_or_else(|_| entry.value.clone(), |o| o.encode().into())
+            }
+            None => entry.value.clone(),
+        }
+    }
+
+    /// The object that an entry holds, as the row shows it.
+    pub fn decode(&self, entry: &Entry) -> Result<Box<dyn Object>, Status> {
+        let read = match self.shown.conversion {
+            Some(c) => (c.from_stored)(&entry.value),
+            None => (self.shown.codec.decode)(&entry.value),
+        };
+        read.map_err(|e| Status::internal(format!("unable to decode {}: {e}", entry.key.path)))
+    }
+
+    /// The shared form of an object that was not stored (dry run).
+    pub fn unstored(&self, object: &dyn Object, revision: u64) -> Shared {
+        let view = View::of(object, Vec::new());
+        Shared { bytes: Bytes::from(object.encode()), revision, view: Arc::new(view) }
+    }
+}
+
+/// What a stored entry looks like with the revision cut out again: the last state of a deletion.
+pub(crate) fn restamped(entry: &Entry) -> Option<Value> {
+    let (at, len) = entry.stamp?;
+    let mut bytes = Vec::with_capacity(entry.value.len());
+    bytes.extend_from_slice(&entry.value[..at]);
+    bytes.extend_from_slice(&entry.value[at + len..]);
+    let note = entry.note(|e| Arc::new(View::parse(&e.value).map(|(v, _)| v).unwrap_or_default())).clone();
+    Some(Value { bytes: Bytes::from(bytes), stamp_at: Some(at), note: Some(note) })
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Head {
+    pub api_version: String,
+    pub kind: String,
+}
+
+/// Reads a body that must be of the resource's own kind.
+pub(crate) fn decode(resource: &Resource, bytes: &[u8]) -> Result<Box<dyn Object>, Status> {
+    (resource.codec.decode)(bytes)
+        .map_err(|e| unreadable(&resource.group, &resource.version, &resource.kind, bytes, &e.to_string()))
+}
+
+/// Why a body could not be read as `kind`.
+pub(crate) fn unreadable(group: &str, version: &str, kind: &str, bytes: &[u8], error: &str) -> Status {
+    let wanted = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    if let Ok(head) = serde_json::from_slice::<Head>(bytes) {
+        if !head.api_version.is_empty() && head.api_version != wanted {
+            return Status::bad_request(format!(
+                "the API version in the data ({}) does not match the expected API version ({wanted})",
+                head.api_version
+            ));
+        }
+        if !head.kind.is_empty() && head.kind != kind {
+            let (g, v) = wanted.split_once('/').unwrap_or(("", &wanted));
+            return Status::bad_request(format!(
+                "{} in version \"{v}\" cannot be handled as a {kind}: converting ({g}.{}) to ({g}.{kind}): unknown conversion",
+                head.kind, head.kind
+            ));
+        }
+    }
+    Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
+}
+
+/// The JSON of a YAML document, read as Go's YAML reader does.
+pub(crate) fn yaml_to_json(bytes: &[u8]) -> Result<Bytes, Status> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    let value: serde_json::Value = serde_saphyr::from_slice_with_options(bytes, options)
+        .map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {e}")))?;
+    serde_json::to_vec(&value).map(Bytes::from).map_err(|e| Status::bad_request(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_is_read_as_go_reads_it() {
+        let json = |yaml: &str| String::from_utf8(yaml_to_json(yaml.as_bytes()).unwrap().to_vec()).unwrap();
+        assert_eq!(json("a: yes"), r#"{"a":true}"#);
+        assert_eq!(json("a: \"yes\""), r#"{"a":"yes"}"#);
+        assert_eq!(json("a: 'true'"), r#"{"a":"true"}"#);
+        assert_eq!(json("a: '12'"), r#"{"a":"12"}"#);
+        assert_eq!(json("a: 0644"), r#"{"a":420}"#);
+        assert_eq!(json("a: 1.5\nb: null\nc: ~"), r#"{"a":1.5,"b":null,"c":null}"#);
+        assert_eq!(json("a: |\n  x\n  y\n"), "{\"a\":\"x\\ny\\n\"}");
+        assert_eq!(json("a: 2026-01-01"), r#"{"a":"2026-01-01"}"#);
+    }
+}

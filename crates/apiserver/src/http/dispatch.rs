@@ -1,0 +1,331 @@
+//! One request from the wire to its answer: who, what, may they, the handler, the form of the answer.
+
+use super::negotiate::{self, Form, Sent, Shape};
+use super::respond::{self, Body};
+use super::{stream, system, table};
+use crate::authn;
+use crate::authz::Attributes;
+use crate::codec::yaml_to_json;
+use crate::path::{self, Info};
+use crate::pipeline;
+use crate::query::Query;
+use crate::rest::patch::unsupported;
+use crate::server::Inner;
+use crate::user::UserInfo;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use krate_api::Status;
+use krate_api::meta::DeleteOptions;
+use krate_api::status::Reason;
+use krate_client::{Options, PatchKind, Verb};
+use rustls_pki_types::CertificateDer;
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Largest body of a request, bytes.
+const BODY_LIMIT: usize = 3 * 1024 * 1024;
+/// Upper bounds of request durations, seconds.
+const DURATIONS: &[f64] = &[
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
+];
+
+/// A request after its head has been read.
+struct Head {
+    pub server: Arc<Inner>,
+    pub user: Arc<UserInfo>,
+    pub info: Info,
+    pub query: Query,
+    pub form: Form,
+}
+
+/// Answers a request. Never fails: failures are answers.
+pub(crate) async fn handle(
+    server: Arc<Inner>,
+    peer: Arc<[CertificateDer<'static>]>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    let started = Instant::now();
+    let query = Query::parse(request.uri().query().unwrap_or(""));
+    let info = path::parse(request.method().as_str(), request.uri().path(), &query);
+    let metered = server.clone();
+    let labels = info.clone();
+    let (form, refusal) = match negotiate::form(request.headers(), &query, table_shapes(&info)) {
+        Ok(form) => (form, None),
+        // What the client does not take still has to be said in some form.
+        Err(status) => (Form::plain(), Some(status)),
+    };
+    let answered = match refusal {
+        Some(status) if info.is_resource => Err(status),
+        _ => answer(server, &peer, request, info, query, form).await,
+    };
+    let plain = Form { shape: Shape::Whole, ..form };
+    let mut response = answered.unwrap_or_else(|status| respond::failure(&status, plain));
+    if let Ok(id) = HeaderValue::from_str(&metered.rng.uuid()) {
+        response.headers_mut().insert("audit-id", id);
+    }
+    meter(&metered, &labels, response.status().as_u16(), started);
+    Ok(response)
+}
+
+/// Whether objects of this request may be shown as tables or as metadata.
+fn table_shapes(info: &Info) -> bool {
+    info.is_resource && table::AVAILABLE
+}
+
+fn meter(server: &Inner, info: &Info, code: u16, started: Instant) {
+    let verb = match info.verb.as_str() {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" => "POST",
+        "update" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        _ => "other",
+    };
+    let scope = match (info.is_resource, info.name.is_empty(), info.namespace.is_empty()) {
+        (false, _, _) => "",
+        (_, false, _) => "resource",
+        (_, true, false) => "namespace",
+        (_, true, true) => "cluster",
+    };
+    let (group, version, resource, sub) = if info.is_resource && code != 404 {
+        (info.group.clone(), info.version.clone(), info.resource.clone(), info.subresource.clone())
+    } else {
+        Default::default()
+    };
+    let mut labels = vec![
+        ("component", "apiserver".to_owned()),
+        ("dry_run", String::new()),
+        ("group", group),
+        ("resource", resource),
+        ("scope", scope.to_owned()),
+        ("subresource", sub),
+        ("verb", verb.to_owned()),
+        ("version", version),
+    ];
+    if verb != "WATCH" {
+        server.metrics.observe(
+            "apiserver_request_duration_seconds",
+            "Response latency distribution in seconds for each verb, group, version, resource and scope.",
+            DURATIONS,
+            labels.clone(),
+            started.elapsed().as_secs_f64(),
+        );
+    }
+    labels.insert(0, ("code", code.to_string()));
+    server.metrics.add("apiserver_request_total", "Requests by verb, resource, scope and code.", labels, 1.0);
+}
+
+async fn answer(
+    server: Arc<Inner>,
+    peer: &[CertificateDer<'static>],
+    request: Request<Incoming>,
+    info: Info,
+    query: Query,
+    form: Form,
+) -> Result<Response<Body>, Status> {
+    let user = Arc::new(authn::authenticate(&server, peer, request.headers()).await?);
+    authorize(&server, &user, &info, &query)?;
+    if !info.is_resource {
+        let plain = Form { shape: Shape::Whole, ..form };
+        let answer = system::answer(&server, &info.path, request.headers(), &query, plain);
+        return Ok(answer.unwrap_or_else(|| {
+            let mut response = respond::raw(404, "text/plain; charset=utf-8", "404 page not found\n");
+            response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+            response
+        }));
+    }
+    let incoming = Head { server, user, info, query, form };
+    resource(incoming, request).await
+}
+
+fn authorize(server: &Inner, user: &UserInfo, info: &Info, query: &Query) -> Result<(), Status> {
+    server.authz.check(&Attributes {
+        user,
+        verb: &info.verb,
+        group: &info.group,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        name: &info.name,
+        field_selector: query.get("fieldSelector"),
+        path: (!info.is_resource).then_some(info.path.as_str()),
+    })
+}
+
+/// A request about a resource.
+async fn resource(incoming: Head, request: Request<Incoming>) -> Result<Response<Body>, Status> {
+    let Head { server, user, info, query, form } = incoming;
+    let (parts, body) = request.into_parts();
+    let mut wanted = describe(&info, &query)?;
+    let include = query.get("includeObject").to_owned();
+    if info.verb == "watch" {
+        let feed = pipeline::watch_admitted(&server, &user, &wanted).await?;
+        let mut response = respond::raw(200, form.content_type(), Bytes::new());
+        if form.format == negotiate::Format::Json && form.shape == Shape::Whole {
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        *response.body_mut() = stream::body(feed, form, include);
+        return Ok(response);
+    }
+    if matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection") {
+        let bytes = read_body(body).await?;
+        attach_body(&mut wanted, &parts.headers, &query, bytes)?;
+    }
+    let rows = pipeline::rows(&server, &wanted)?;
+    let answer = pipeline::admitted(&server, &user, wanted).await?;
+    let mut response = respond::outcome(&answer.outcome, form, &rows, &include)?;
+    respond::warn(&mut response, &answer.warnings);
+    Ok(response)
+}
+
+/// The request of a path and its parameters, without a body.
+fn describe(info: &Info, query: &Query) -> Result<krate_client::Request, Status> {
+    let verb = match info.verb.as_str() {
+        "get" => Verb::Get,
+        "list" | "watch" => Verb::List,
+        "create" => Verb::Create,
+        "update" => Verb::Update,
+        "patch" => Verb::Patch(PatchKind::Merge),
+        "delete" => Verb::Delete,
+        "deletecollection" => Verb::DeleteCollection,
+        _ => return Err(Status::method_not_allowed()),
+    };
+    let collection = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+    let in_path = !info.path.contains("/watch/") && collection;
+    let mut options = options(query)?;
+    let mut name = info.name.clone();
+    if collection {
+        // The name came from a field selector, or (old watch paths) from the path.
+        if !in_path && !name.is_empty() && path::single_name(&options.field_selector).is_none() {
+            options.field_selector = format!("metadata.name={name}");
+        }
+        name.clear();
+    }
+    Ok(krate_client::Request {
+        verb,
+        group: info.group.clone(),
+        version: info.version.clone(),
+        plural: info.resource.clone(),
+        namespace: info.namespace.clone(),
+        name,
+        subresource: info.subresource.clone(),
+        options,
+        body: None,
+    })
+}
+
+fn number<T: std::str::FromStr>(query: &Query, name: &str) -> Result<Option<T>, Status> {
+    match query.get(name) {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            Status::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
+        }),
+    }
+}
+
+fn options(query: &Query) -> Result<Options, Status> {
+    let dry: Vec<&str> = query.all("dryRun").filter(|v| !v.is_empty()).collect();
+    if let Some(bad) = dry.iter().find(|v| **v != "All") {
+        let path = krate_api::field::Path::new("dryRun");
+        let list: Vec<&str> = vec![bad];
+        let fault = krate_api::field::Error::not_supported(&path, &list, &["All"]);
+        return Err(Status::invalid("meta.k8s.io", "CreateOptions", "", &[fault]));
+    }
+    let limit: Option<i64> = number(query, "limit")?;
+    let timeout: Option<i64> = number(query, "timeoutSeconds")?;
+    Ok(Options {
+        label_selector: query.get("labelSelector").to_owned(),
+        field_selector: query.get("fieldSelector").to_owned(),
+        resource_version: query.get("resourceVersion").to_owned(),
+        resource_version_match: query.get("resourceVersionMatch").to_owned(),
+        limit: limit.and_then(|l| usize::try_from(l).ok()).unwrap_or(0),
+        continue_token: query.get("continue").to_owned(),
+        timeout_seconds: timeout.and_then(|t| u32::try_from(t).ok()),
+        allow_watch_bookmarks: query.flag("allowWatchBookmarks"),
+        send_initial_events: query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents")),
+        dry_run: !dry.is_empty(),
+        field_manager: query.get("fieldManager").to_owned(),
+        field_validation: query.get("fieldValidation").to_owned(),
+        force: query.flag("force"),
+        delete: None,
+    })
+}
+
+/// The whole body, within the limit.
+pub(crate) async fn read_body(body: Incoming) -> Result<Bytes, Status> {
+    match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(e) if e.is::<LengthLimitError>() => Err(Status::failure(
+            Reason::RequestEntityTooLarge,
+            format!("Request entity too large: limit is {BODY_LIMIT}"),
+        )),
+        Err(e) => Err(Status::bad_request(format!("unable to read the body: {e}"))),
+    }
+}
+
+/// Puts a body where the request has it: object, patch, or delete options.
+fn attach_body(
+    request: &mut krate_client::Request,
+    headers: &HeaderMap,
+    query: &Query,
+    bytes: Bytes,
+) -> Result<(), Status> {
+    match request.verb {
+        Verb::Patch(_) => {
+            let (kind, yaml) = patch_kind(headers)?;
+            request.verb = Verb::Patch(kind);
+            let bytes = if yaml { yaml_to_json(&bytes)? } else { bytes };
+            request.body = Some(krate_client::Body::Bytes(bytes));
+        }
+        Verb::Delete | Verb::DeleteCollection => {
+            let options = delete_options(headers, query, &bytes)?;
+            request.options.dry_run |= options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
+            request.options.delete = Some(options);
+        }
+        _ => {
+            let bytes = match negotiate::sent(headers)? {
+                Sent::Json => bytes,
+                Sent::Yaml => yaml_to_json(&bytes)?,
+            };
+            request.body = Some(krate_client::Body::Bytes(bytes));
+        }
+    }
+    Ok(())
+}
+
+fn patch_kind(headers: &HeaderMap) -> Result<(PatchKind, bool), Status> {
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    match value.split(';').next().unwrap_or("").trim() {
+        "application/json-patch+json" => Ok((PatchKind::Json, false)),
+        "application/merge-patch+json" => Ok((PatchKind::Merge, false)),
+        "application/strategic-merge-patch+json" => Ok((PatchKind::StrategicMerge, false)),
+        "application/apply-patch+yaml" => Ok((PatchKind::Apply, true)),
+        _ => Err(unsupported()),
+    }
+}
+
+/// Delete options come in the body, or as parameters when there is none.
+fn delete_options(headers: &HeaderMap, query: &Query, bytes: &[u8]) -> Result<DeleteOptions, Status> {
+    if !bytes.is_empty() {
+        let json = match negotiate::sent(headers)? {
+            Sent::Json => Bytes::copy_from_slice(bytes),
+            Sent::Yaml => yaml_to_json(bytes)?,
+        };
+        return serde_json::from_slice(&json).map_err(|e| Status::bad_request(e.to_string()));
+    }
+    let some = |name: &str| query.has(name).then(|| query.get(name).to_owned());
+    Ok(DeleteOptions {
+        grace_period_seconds: number(query, "gracePeriodSeconds")?,
+        orphan_dependents: query.has("orphanDependents").then(|| query.flag("orphanDependents")),
+        propagation_policy: some("propagationPolicy"),
+        ..DeleteOptions::default()
+    })
+}

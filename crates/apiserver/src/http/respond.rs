@@ -1,0 +1,183 @@
+//! Answers on the wire: headers, encodings, lists as concatenations of stored bytes, compression.
+
+use super::negotiate::{Form, Format, Shape};
+use crate::call::{Listed, Outcome};
+use crate::codec::Rows;
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY, WARNING};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use krate_api::{Shared, Status};
+use serde_json::value::RawValue;
+use std::io::Write as _;
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Answers larger than this are compressed when the client asks, bytes.
+const COMPRESS_OVER: usize = 128 * 1024;
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn with_type(code: u16, content_type: &str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        headers.insert(CONTENT_TYPE, value);
+    }
+    response
+}
+
+/// Bytes as they are.
+pub(crate) fn raw(code: u16, content_type: &str, bytes: impl Into<Bytes>) -> Response<Body> {
+    with_type(code, content_type, full(bytes))
+}
+
+/// JSON bytes in the negotiated form.
+pub(crate) fn encoded(code: u16, form: Form, json: Bytes) -> Response<Body> {
+    let bytes = match form.format {
+        Format::Yaml => to_yaml(&json).map_or(json, Bytes::from),
+        Format::Json if form.pretty => prettify(&json).map_or(json, Bytes::from),
+        Format::Json => json,
+    };
+    let packed = (form.gzip && bytes.len() > COMPRESS_OVER).then(|| compress(&bytes)).flatten();
+    let Some(packed) = packed else { return with_type(code, form.content_type(), full(bytes)) };
+    let mut response = with_type(code, form.content_type(), full(packed));
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+}
+
+fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    encoder.write_all(bytes).ok()?;
+    encoder.finish().ok()
+}
+
+fn to_yaml(json: &[u8]) -> Option<String> {
+    let value: serde_json::Value = serde_json::from_slice(json).ok()?;
+    serde_saphyr::to_string(&value).ok()
+}
+
+fn prettify(json: &[u8]) -> Option<Vec<u8>> {
+    let value: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let mut out = serde_json::to_vec_pretty(&value).ok()?;
+    out.push(b'\n');
+    Some(out)
+}
+
+/// A failure.
+pub(crate) fn failure(status: &Status, form: Form) -> Response<Body> {
+    let mut response = encoded(status.code(), form, Bytes::from(status.encode()));
+    let retry = status.0.details.as_ref().and_then(|d| d.retry_after_seconds).filter(|s| *s > 0);
+    if let Some(seconds) = retry {
+        response.headers_mut().insert(http::header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Adds the texts as `Warning` headers.
+pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for text in warnings {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
+
+/// The answer of a handler in the negotiated form.
+pub(crate) fn outcome(
+    outcome: &Outcome,
+    form: Form,
+    rows: &Rows,
+    include: &str,
+) -> Result<Response<Body>, Status> {
+    Ok(match outcome {
+        Outcome::Object { object, created } => {
+            let code = if *created { 201 } else { 200 };
+            encoded(code, form, one(object, form.shape, rows, include)?)
+        }
+        Outcome::List(listed) => encoded(200, form, many(listed, form.shape, rows, include)?),
+        Outcome::Encoded { code, bytes } => encoded(*code, form, bytes.clone()),
+    })
+}
+
+/// One object in a shape.
+fn one(object: &Shared, shape: Shape, rows: &Rows, include: &str) -> Result<Bytes, Status> {
+    match shape {
+        Shape::Whole => Ok(object.bytes.clone()),
+        Shape::Metadata { beta } => metadata_of(&object.bytes, beta).map(Bytes::from),
+        Shape::Table { beta } => {
+            let page = super::table::Page { revision: &object.revision.to_string(), ..Default::default() };
+            super::table::table(rows, std::slice::from_ref(object), &page, include, beta, true)
+        }
+    }
+}
+
+/// A list: an envelope around the stored bytes.
+fn many(listed: &Listed, shape: Shape, rows: &Rows, include: &str) -> Result<Bytes, Status> {
+    let revision = listed.revision.to_string();
+    if let Shape::Table { beta } = shape {
+        let page = super::table::Page {
+            revision: &revision,
+            continue_token: &listed.continue_token,
+            remaining: listed.remaining,
+        };
+        return super::table::table(rows, &listed.items, &page, include, beta, true);
+    }
+    let (kind, version) = match shape {
+        Shape::Metadata { beta } => ("PartialObjectMetadataList".to_owned(), meta_version(beta).to_owned()),
+        _ => (rows.shown.list_kind(), rows.shown.api_version()),
+    };
+    let size: usize = listed.items.iter().map(|i| i.bytes.len() + 1).sum();
+    let mut out = Vec::with_capacity(size + 256);
+    let head = format!(
+        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{{\"resourceVersion\":\"{revision}\""
+    );
+    out.extend_from_slice(head.as_bytes());
+    if !listed.continue_token.is_empty() {
+        out.extend_from_slice(format!(",\"continue\":\"{}\"", listed.continue_token).as_bytes());
+    }
+    if let Some(remaining) = listed.remaining {
+        out.extend_from_slice(format!(",\"remainingItemCount\":{remaining}").as_bytes());
+    }
+    out.extend_from_slice(b"},\"items\":[");
+    for (i, item) in listed.items.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        match shape {
+            Shape::Metadata { beta } => out.extend_from_slice(&metadata_of(&item.bytes, beta)?),
+            _ => out.extend_from_slice(&item.bytes),
+        }
+    }
+    out.extend_from_slice(b"]}");
+    Ok(Bytes::from(out))
+}
+
+fn meta_version(beta: bool) -> &'static str {
+    if beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
+}
+
+/// An object's metadata alone, as `PartialObjectMetadata`; the metadata's bytes are taken as they are.
+pub(crate) fn metadata_of(object: &[u8], beta: bool) -> Result<Vec<u8>, Status> {
+    #[derive(serde::Deserialize)]
+    struct Head<'a> {
+        #[serde(borrow)]
+        metadata: &'a RawValue,
+    }
+    let head: Head<'_> = serde_json::from_slice(object).map_err(Status::internal)?;
+    let version = meta_version(beta);
+    Ok(format!(
+        "{{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"{version}\",\"metadata\":{}}}",
+        head.metadata.get()
+    )
+    .into_bytes())
+}

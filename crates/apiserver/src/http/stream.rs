@@ -1,0 +1,129 @@
+//! The body of a watch: one frame per change, encoded once for all watchers of the same form.
+
+use super::negotiate::{Form, Format, Shape};
+use super::respond::{Body, BoxError, metadata_of};
+use super::table;
+use crate::codec::Rows;
+use crate::rest::watch::{Change, Feed, Item};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use krate_api::{Shared, Status};
+use krate_store::Entry;
+
+/// A watch's events as a body that ends when the watch does.
+pub(crate) fn body(feed: Feed, form: Form, include: String) -> Body {
+    let state = Writer { feed, form, include, headers: true, ended: false };
+    let frames = futures::stream::unfold(state, |mut writer| async move {
+        let bytes = writer.next().await?;
+        Some((Ok::<_, BoxError>(Frame::data(bytes)), writer))
+    });
+    StreamBody::new(frames.fuse()).boxed_unsync()
+}
+
+struct Writer {
+    feed: Feed,
+    form: Form,
+    include: String,
+    /// A watch of tables names the columns in its first event only.
+    headers: bool,
+    ended: bool,
+}
+
+impl Writer {
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        match self.feed.next().await? {
+            Ok(Item::Bookmark { revision, initial_end }) => Some(self.bookmark(revision, initial_end)),
+            Ok(Item::Change { change, entry, event }) => {
+                let plain = self.form.shape == Shape::Whole
+                    && self.form.format == Format::Json
+                    && self.feed.rows().shown.conversion.is_none();
+                Some(match event {
+                    Some(event) if plain => {
+                        event.frame.get_or_init(|| frame(change.as_str(), &entry.value)).clone()
+                    }
+                    _ if plain => frame(change.as_str(), &entry.value),
+                    _ => self.transformed(change, &entry),
+                })
+            }
+            Err(status) => {
+                self.ended = true;
+                Some(self.error(&status))
+            }
+        }
+    }
+
+    fn transformed(&mut self, change: Change, entry: &Entry) -> Bytes {
+        let rows = self.feed.rows().clone();
+        let object = rows.shared(entry);
+        match self.shaped(&rows, &object) {
+            Ok(bytes) => self.wrap(change.as_str(), &bytes),
+            Err(status) => {
+                self.ended = true;
+                self.error(&status)
+            }
+        }
+    }
+
+    fn shaped(&mut self, rows: &Rows, object: &Shared) -> Result<Bytes, Status> {
+        match self.form.shape {
+            Shape::Whole => Ok(object.bytes.clone()),
+            Shape::Metadata { beta } => metadata_of(&object.bytes, beta).map(Bytes::from),
+            Shape::Table { beta } => {
+                let headers = std::mem::take(&mut self.headers);
+                let revision = object.revision.to_string();
+                let page = table::Page { revision: &revision, ..table::Page::default() };
+                table::table(rows, std::slice::from_ref(object), &page, &self.include, beta, headers)
+            }
+        }
+    }
+
+    fn wrap(&self, kind: &str, object: &[u8]) -> Bytes {
+        let json = frame(kind, object);
+        match self.form.format {
+            Format::Json => json,
+            Format::Yaml => {
+                let value: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
+                Bytes::from(format!("---\n{}", serde_saphyr::to_string(&value).unwrap_or_default()))
+            }
+        }
+    }
+
+    fn error(&self, status: &Status) -> Bytes {
+        self.wrap("ERROR", &status.encode())
+    }
+
+    fn bookmark(&mut self, revision: u64, initial_end: bool) -> Bytes {
+        let (kind, version) = match self.form.shape {
+            Shape::Whole => (self.feed.rows().shown.kind.clone(), self.feed.rows().shown.api_version()),
+            Shape::Metadata { .. } => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Shape::Table { .. } => ("Table".to_owned(), "meta.k8s.io/v1".to_owned()),
+        };
+        let mut metadata = serde_json::json!({"resourceVersion": revision.to_string()});
+        if initial_end {
+            metadata["annotations"] = serde_json::json!({"k8s.io/initial-events-end": "true"});
+        }
+        let mut object = serde_json::json!({"kind": kind, "apiVersion": version, "metadata": metadata});
+        if let Shape::Table { .. } = self.form.shape {
+            object["columnDefinitions"] = serde_json::Value::Null;
+            object["rows"] = serde_json::json!([]);
+        } else {
+            object["metadata"]["creationTimestamp"] = serde_json::Value::Null;
+        }
+        self.wrap("BOOKMARK", object.to_string().as_bytes())
+    }
+}
+
+fn frame(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(object.len() + 40);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+    Bytes::from(out)
+}

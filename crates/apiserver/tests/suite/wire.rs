@@ -1,0 +1,141 @@
+//! The server over TLS on loopback.
+
+use crate::common::{bearer, get, remote, send, serve, server};
+use krate_client::{Options, Transport as _};
+use serde_json::json;
+
+#[tokio::test]
+async fn a_client_certificate_is_an_identity() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let (code, list) = get(&admin, "/api/v1/namespaces").await;
+    assert_eq!((code, list["kind"].as_str()), (200, Some("NamespaceList")));
+    let jane = remote(&served, &server, "jane", "");
+    let (code, status) = get(&jane, "/api/v1/namespaces/default/pods").await;
+    assert_eq!(code, 403);
+    assert_eq!(
+        status["message"],
+        "pods is forbidden: User \"jane\" cannot list resource \"pods\" in API group \"\" in the namespace \"default\""
+    );
+}
+
+#[tokio::test]
+async fn a_bad_token_is_unauthorized_and_no_token_is_anonymous() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let (code, status) = get(&bearer(&served, "nonsense"), "/api/v1/namespaces").await;
+    assert_eq!((code, status["message"].as_str()), (401, Some("Unauthorized")));
+    let (code, status) = get(&bearer(&served, ""), "/api/v1/namespaces").await;
+    assert_eq!(code, 403);
+    assert_eq!(
+        status["message"],
+        "namespaces is forbidden: User \"system:anonymous\" cannot list resource \"namespaces\" in API group \"\" \
+         at the cluster scope"
+    );
+}
+
+#[tokio::test]
+async fn objects_travel_over_the_wire() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let base = "/api/v1/namespaces/default/configmaps";
+    let body = json!({"metadata": {"name": "a"}, "data": {"k": "v"}});
+    let (code, made) = send(&admin, "POST", base, "application/json", body.clone()).await;
+    assert_eq!((code, made["kind"].as_str()), (201, Some("ConfigMap")), "{made}");
+    let (code, again) = send(&admin, "POST", base, "application/json", body).await;
+    assert_eq!((code, again["reason"].as_str()), (409, Some("AlreadyExists")));
+    let wrong = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "b"}});
+    let (code, _) = send(&admin, "POST", base, "application/json", wrong).await;
+    assert_eq!(code, 400);
+    let yaml = "metadata:\n  name: yaml\ndata:\n  k: \"yes\"\n";
+    let (code, made) =
+        admin.raw(http::Method::POST, base, Some("application/yaml"), yaml.to_owned().into()).await.unwrap();
+    assert_eq!(code.as_u16(), 201, "{made:?}");
+    let patch = json!({"data": {"k": "w"}});
+    let (code, patched) =
+        send(&admin, "PATCH", &format!("{base}/a"), "application/merge-patch+json", patch).await;
+    assert_eq!((code, patched["data"]["k"].as_str()), (200, Some("w")));
+    let (code, _) = send(&admin, "PATCH", &format!("{base}/a"), "text/plain", json!({})).await;
+    assert_eq!(code, 415);
+    let (code, gone) = send(&admin, "DELETE", &format!("{base}/a"), "application/json", json!({})).await;
+    assert_eq!((code, gone["status"].as_str()), (200, Some("Success")));
+    assert_eq!(gone["details"]["kind"], "configmaps");
+}
+
+#[tokio::test]
+async fn a_watch_flushes_its_head_and_its_events() {
+    use http_body_util::BodyExt as _;
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let path = "/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=1";
+    let mut response = admin.open(http::Method::GET, path, None, Default::default()).await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    let body = json!({"metadata": {"name": "a"}});
+    send(&admin, "POST", "/api/v1/namespaces/default/configmaps", "application/json", body).await;
+    let frame = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+    let event: serde_json::Value = serde_json::from_slice(&frame).unwrap();
+    assert_eq!(
+        (event["type"].as_str(), event["object"]["metadata"]["name"].as_str()),
+        (Some("ADDED"), Some("a"))
+    );
+}
+
+#[tokio::test]
+async fn both_transports_show_the_same() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let over_wire = remote(&served, &server, "admin", "system:masters");
+    let in_process = crate::common::admin(&server);
+    let request = || {
+        let mut r = krate_client::Request::of::<krate_api::types::core::v1::Namespace>(
+            krate_client::Verb::List,
+            "",
+            "",
+        );
+        r.options = Options { limit: 3, ..Default::default() };
+        r
+    };
+    let show = |reply| match reply {
+        krate_client::Reply::List { items, revision, continue_token } => {
+            (items.into_iter().map(|i| i.bytes).collect::<Vec<_>>(), revision, continue_token)
+        }
+        _ => panic!("a list"),
+    };
+    let (a, b) = (over_wire.send(request()).await.unwrap(), in_process.send(request()).await.unwrap());
+    assert_eq!(show(a), show(b));
+}
+
+#[tokio::test]
+async fn unknown_things_are_not_found() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let (code, status) = get(&admin, "/api/v1/nothings").await;
+    assert_eq!(
+        (code, status["message"].as_str()),
+        (404, Some("the server could not find the requested resource"))
+    );
+    let (code, body) = admin.raw(http::Method::GET, "/nothing", None, Default::default()).await.unwrap();
+    assert_eq!((code.as_u16(), &body[..]), (404, &b"404 page not found\n"[..]));
+}
+
+#[tokio::test]
+async fn discovery_and_health() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let (_, core) = get(&admin, "/api/v1").await;
+    let names: Vec<&str> =
+        core["resources"].as_array().unwrap().iter().filter_map(|r| r["name"].as_str()).collect();
+    assert!(names.contains(&"pods") && names.contains(&"pods/log"));
+    let (_, groups) = get(&admin, "/apis").await;
+    assert_eq!(groups["groups"][0]["name"], "apps");
+    assert_eq!(get(&admin, "/version").await.1["gitVersion"], "v1.36.3+krate");
+    let (code, body) =
+        admin.raw(http::Method::GET, "/readyz?verbose", None, Default::default()).await.unwrap();
+    assert_eq!(code.as_u16(), 200);
+    assert!(String::from_utf8_lossy(&body).ends_with("readyz check passed\n"));
+}
