@@ -8,6 +8,9 @@ pub mod addr;
 pub mod link;
 pub mod netlink;
 pub mod nft;
+pub mod proxy;
+pub mod views;
 
 pub use addr::Cidr;
 pub use link::PodNetwork;
+pub use proxy::Proxy;

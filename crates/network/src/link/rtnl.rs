@@ -103,12 +103,13 @@ impl Rtnl {
         kernel(format!("make the veth pair {}", veth.name), self.0.request(message), &[])
     }
 
-    /// A dummy link: it has addresses and routes and sends nothing anywhere.
-    pub fn add_dummy(&self, name: &str) -> Result<(), Error> {
+    /// A link that has addresses and routes and sends nothing anywhere: a bridge without ports. (Dummy links
+    /// are made for that, but a kernel may lack them.)
+    pub fn add_island(&self, name: &str) -> Result<(), Error> {
         let message = Message::new(NEWLINK, REQUEST | ACK | CREATE | EXCL)
             .raw(&ifinfo(0, 0, 0))
             .text(IFLA_IFNAME, name)
-            .nest(IFLA_LINKINFO, |m| m.text(IFLA_INFO_KIND, "dummy"));
+            .nest(IFLA_LINKINFO, |m| m.text(IFLA_INFO_KIND, "bridge"));
         kernel(format!("make the link {name}"), self.0.request(message), &[Errno::EEXIST])
     }
 

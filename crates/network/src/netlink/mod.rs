@@ -101,16 +101,21 @@ impl Socket {
     /// Sends finished messages and returns every answer to them: `Ok` for acknowledgements of sequence
     /// numbers, errors included as they are.
     pub fn exchange(&self, bytes: &[u8]) -> Result<Vec<Answer>, Error> {
+        let mut answers = Vec::new();
+        self.converse(bytes, |answer| answers.push(answer))?;
+        Ok(answers)
+    }
+
+    fn converse(&self, bytes: &[u8], mut each: impl FnMut(Answer)) -> Result<(), Error> {
         if bytes.len() > READ_BUFFER {
             let _ = setsockopt(&self.fd, sockopt::SndBufForce, &(bytes.len() + READ_BUFFER));
         }
         sendto(self.fd.as_raw_fd(), bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-        let mut answers = Vec::new();
         let mut buffer = vec![0u8; READ_BUFFER];
         loop {
             match recv(self.fd.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) | Err(Errno::EAGAIN) => return Ok(answers),
-                Ok(n) => split(&buffer[..n], &mut answers)?,
+                Ok(0) | Err(Errno::EAGAIN) => return Ok(()),
+                Ok(n) => split(&buffer[..n], &mut each)?,
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }
@@ -123,21 +128,22 @@ impl Socket {
         answers.iter().find_map(|a| a.error().transpose()).unwrap_or(Err(Error::NoAnswer))
     }
 
-    /// One request that is answered by messages: a dump or a single object. `acknowledge`d requests end
-    /// with an error message of value zero, which is left out.
+    /// One request that is answered by messages: a dump or a single object.
     pub fn query(&self, message: Message) -> Result<Vec<Vec<u8>>, Error> {
         let mut found = Vec::new();
-        for answer in self.exchange(&message.finish(1))? {
-            match answer.kind {
-                MSG_ERROR | MSG_DONE => {
-                    if let Some(result) = answer.error().transpose() {
-                        result?;
-                    }
-                }
-                _ => found.push(answer.payload),
-            }
-        }
+        self.each(message, |payload| found.push(payload.to_vec()))?;
         Ok(found)
+    }
+
+    /// Like [`query`](Self::query), one message at a time.
+    pub fn each(&self, message: Message, mut each: impl FnMut(&[u8])) -> Result<(), Error> {
+        let mut failed = None;
+        self.converse(&message.finish(1), |answer| match answer.kind {
+            MSG_ERROR => failed = failed.take().or(answer.error().err()),
+            MSG_DONE => {}
+            _ => each(&answer.payload),
+        })?;
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -155,7 +161,7 @@ impl Answer {
     }
 }
 
-fn split(mut bytes: &[u8], into: &mut Vec<Answer>) -> Result<(), Error> {
+fn split(mut bytes: &[u8], each: &mut impl FnMut(Answer)) -> Result<(), Error> {
     while bytes.len() >= HEADER {
         let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let len = word(0) as usize;
@@ -163,7 +169,7 @@ fn split(mut bytes: &[u8], into: &mut Vec<Answer>) -> Result<(), Error> {
             return Err(Error::Malformed);
         }
         let kind = u16::from_ne_bytes([bytes[4], bytes[5]]);
-        into.push(Answer { kind, seq: word(8), payload: bytes[HEADER..len].to_vec() });
+        each(Answer { kind, seq: word(8), payload: bytes[HEADER..len].to_vec() });
         bytes = &bytes[len.next_multiple_of(4).min(bytes.len())..];
     }
     Ok(())
@@ -178,7 +184,7 @@ mod tests {
         #[test]
         fn garbage_from_the_kernel_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut answers = Vec::new();
-            let _ = split(&bytes, &mut answers);
+            let _ = split(&bytes, &mut |answer| answers.push(answer));
             for answer in answers {
                 let _ = answer.error();
                 let _ = attrs(&answer.payload).count();

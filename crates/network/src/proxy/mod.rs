@@ -1,0 +1,239 @@
+//! Services: the node's part of them, in nftables.
+//!
+//! [`plan`] decides what a Service means on this node, [`layout`] how that is said in nftables, [`program`]
+//! what changes; this file listens to the API and hands transactions to the kernel. Changes are applied as
+//! they come; what comes while one is being applied makes the next. Established connections are never
+//! touched, except datagram flows to endpoints that are gone ([`conntrack`]).
+
+pub mod conntrack;
+pub mod layout;
+pub mod plan;
+pub mod program;
+
+use crate::addr::Cidr;
+use crate::link::{self, rtnl::Rtnl, sysctl};
+use crate::nft::{self, Family, Transaction};
+use crate::views::{ServiceView, SliceView};
+use krate_api::types::core::v1::Service;
+use krate_api::types::discovery::v1::EndpointSlice;
+use krate_base::metrics::Metrics;
+use krate_base::{Rng, Shutdown};
+use krate_client::{Index, Informer, Informers, Source};
+use layout::{Layout, SERVICE_LINK, TABLE};
+use parking_lot::Mutex;
+use plan::{Node, ServicePlan};
+use program::{Program, Stale};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// First pause after the kernel refused a transaction; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Bounds of the histogram of synchronization times, in seconds.
+const SYNC_BUCKETS: &[f64] =
+    &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048];
+
+/// What a proxy is made of.
+#[derive(Clone)]
+pub struct Config {
+    pub informers: Informers,
+    pub metrics: Metrics,
+    pub rng: Rng,
+    pub node_name: String,
+    /// The node's own addresses: the source of its connections to Services.
+    pub node_ips: Vec<IpAddr>,
+    /// The pods of the whole cluster: they reach Services with their own address.
+    pub pod_cidrs: Vec<Cidr>,
+    /// The addresses of Services; one range per family that is served.
+    pub service_cidrs: Vec<Cidr>,
+    /// Service addresses at which the node itself answers: the cluster's DNS.
+    pub answered_here: Vec<IpAddr>,
+}
+
+/// Why the proxy failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    #[error(transparent)]
+    Nft(#[from] nft::Error),
+    #[error("forget connections: {0}")]
+    Conntrack(#[source] crate::netlink::Error),
+    #[error("proxy thread: {0}")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// The proxy of one node.
+pub struct Proxy {
+    config: Config,
+    services: Informer<ServiceView>,
+    slices: Index<SliceView>,
+    slice_informer: Informer<SliceView>,
+    dirty: Arc<Dirty>,
+    applied: watch::Sender<u64>,
+}
+
+/// Keys of Services that changed since they were last looked at.
+#[derive(Default)]
+struct Dirty {
+    keys: Mutex<BTreeSet<String>>,
+    changed: Notify,
+}
+
+impl Dirty {
+    fn add(&self, key: Option<String>) {
+        if let Some(key) = key {
+            self.keys.lock().insert(key);
+            self.changed.notify_one();
+        }
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.keys.lock()).into_iter().collect()
+    }
+}
+
+impl Proxy {
+    /// Subscribes to Services and slices; nothing is programmed yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let services = config.informers.get::<ServiceView>(Source::of::<Service>());
+        let slice_informer = config.informers.get::<SliceView>(Source::of::<EndpointSlice>());
+        let slices = slice_informer.index("service", |s: &SliceView| s.service_key().into_iter().collect());
+        let dirty = Arc::new(Dirty::default());
+        let told = dirty.clone();
+        services.subscribe(move |old, new| told.add(old.or(new).map(|s| s.key())));
+        let told = dirty.clone();
+        slice_informer.subscribe(move |old, new| {
+            told.add(old.and_then(|s| s.service_key()));
+            told.add(new.and_then(|s| s.service_key()));
+        });
+        Self { config, services, slices, slice_informer, dirty, applied: watch::Sender::new(0) }
+    }
+
+    /// Counts the transactions that the kernel has carried out.
+    #[must_use]
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Programs the node until shutdown. What is programmed then stays: connections go on while the
+    /// process is replaced.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        shutdown.run_until_cancelled(self.follow()).await.unwrap_or(Ok(()))
+    }
+
+    async fn follow(&self) -> Result<(), Error> {
+        let config = self.config.clone();
+        tokio::task::spawn_blocking(move || prepare_node(&config)).await??;
+        self.services.synced().await;
+        self.slice_informer.synced().await;
+        let mut programs: Vec<Program> = layouts(&self.config).into_iter().map(Program::new).collect();
+        let mut rebuild = true;
+        let mut stale = Vec::new();
+        let mut pause = RETRY_FIRST;
+        loop {
+            let started = Instant::now();
+            let keys = self.dirty.take();
+            let (transactions, more) = self.transactions(&mut programs, &keys, rebuild);
+            stale.extend(more);
+            let forget = stale.clone();
+            match tokio::task::spawn_blocking(move || carry_out(&transactions, &forget)).await? {
+                Ok(()) => {
+                    (rebuild, pause) = (false, RETRY_FIRST);
+                    stale.clear();
+                    self.count(started, &programs);
+                    self.applied.send_modify(|n| *n += 1);
+                    self.dirty.changed.notified().await;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "cannot program Services; it will be tried again");
+                    let help = "Cumulative proxy rules sync failures";
+                    self.config.metrics.add("kubeproxy_sync_proxy_rules_failures_total", help, vec![], 1.0);
+                    rebuild = true;
+                    tokio::time::sleep(self.config.rng.jitter(pause, 1.0)).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    /// What to tell the kernel about the Services of these keys, in every family, and what it is to forget.
+    fn transactions(
+        &self,
+        programs: &mut [Program],
+        keys: &[String],
+        rebuild: bool,
+    ) -> (Vec<Transaction>, Vec<Stale>) {
+        let node =
+            Node { name: self.config.node_name.clone(), answered_here: self.config.answered_here.clone() };
+        let plans: Vec<(&str, Option<ServicePlan>)> = keys
+            .iter()
+            .map(|key| {
+                let slices = self.slices.get(key);
+                let service = self.services.get(key);
+                (key.as_str(), service.map(|s| plan::plan(&s, slices.iter().map(|s| &**s), &node)))
+            })
+            .collect();
+        let mut stale = Vec::new();
+        let each = |program: &mut Program| {
+            let update = program.update(plans.iter().map(|(key, plan)| (*key, plan.as_ref())));
+            stale.extend(update.stale);
+            let ops = if rebuild { program.rebuild() } else { update.ops };
+            Transaction { family: program.family(), table: TABLE, ops }
+        };
+        (programs.iter_mut().map(each).collect(), stale)
+    }
+
+    fn count(&self, started: Instant, programs: &[Program]) {
+        let seconds = started.elapsed().as_secs_f64();
+        let metrics = &self.config.metrics;
+        let help = "SyncProxyRules latency in seconds";
+        metrics.observe("kubeproxy_sync_proxy_rules_duration_seconds", help, SYNC_BUCKETS, vec![], seconds);
+        let frontends: usize = programs.iter().map(Program::len).sum();
+        let help = "Number of addresses and ports that the proxy serves or refuses";
+        metrics.set("krate_proxy_frontends", help, vec![], frontends as f64);
+    }
+}
+
+/// One table for each family that has Services.
+fn layouts(config: &Config) -> Vec<Layout> {
+    let of = |family: Family, ranges: &[Cidr]| -> Vec<Cidr> {
+        ranges.iter().copied().filter(|c| Family::of(c.base()) == family).collect()
+    };
+    let layout = |family| Layout {
+        family,
+        pods: of(family, &config.pod_cidrs),
+        services: of(family, &config.service_cidrs),
+    };
+    [Family::Ip, Family::Ip6].map(layout).into_iter().filter(|l| !l.services.is_empty()).collect()
+}
+
+/// Service addresses need a route, or a node without default route could not even try to reach them; and
+/// node ports on loopback addresses need these to be routable (the table keeps strangers off them).
+fn prepare_node(config: &Config) -> Result<(), Error> {
+    sysctl::set("net/ipv4/ip_forward", "1")?;
+    sysctl::set("net/ipv4/conf/all/route_localnet", "1")?;
+    let rtnl = Rtnl::open()?;
+    rtnl.add_island(SERVICE_LINK)?;
+    let index = rtnl.link_index(SERVICE_LINK)?;
+    rtnl.set_up(index)?;
+    for range in &config.service_cidrs {
+        let from = config.node_ips.iter().find(|ip| ip.is_ipv4() == range.base().is_ipv4());
+        rtnl.add_link_route(index, *range, from.copied())?;
+    }
+    Ok(())
+}
+
+fn carry_out(transactions: &[Transaction], stale: &[Stale]) -> Result<(), Error> {
+    nft::commit(transactions)?;
+    for family in transactions.iter().map(|t| t.family) {
+        let of_family: Vec<Stale> = stale.iter().filter(|s| s.frontend.family == family).cloned().collect();
+        conntrack::forget(family, &of_family).map_err(Error::Conntrack)?;
+    }
+    Ok(())
+}

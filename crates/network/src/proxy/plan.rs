@@ -1,0 +1,323 @@
+//! What a node does for a Service: pure, from views to [`Plan`]s by frontend.
+//!
+//! A frontend is an address (or any address of the node), a protocol and a port. Which endpoints serve it,
+//! and whose source address is kept, follow the Service's traffic policies:
+//! <https://kubernetes.io/docs/reference/networking/virtual-ips/>.
+
+use crate::addr::Cidr;
+use crate::nft::Family;
+use crate::views::{EndpointView, Protocol, ServicePort, ServiceView, SliceView};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Where clients connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    pub family: Family,
+    /// `None` for a node port: every address of the node.
+    pub address: Option<IpAddr>,
+    pub protocol: Protocol,
+    pub port: u16,
+}
+
+/// An endpoint's address and port.
+pub type Backend = (IpAddr, u16);
+
+/// What happens to new connections to a frontend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing serves it: say so at once.
+    Reject,
+    /// Others would serve it, but not for this node: another node's business.
+    Drop,
+    Serve(Serve),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serve {
+    pub reach: Reach,
+    /// Endpoints on any node, sorted.
+    pub cluster: Vec<Backend>,
+    /// Endpoints on this node, sorted; only where the reach asks for them.
+    pub local: Vec<Backend>,
+    /// For how many seconds a client stays with its endpoint.
+    pub sticky: Option<u32>,
+    /// Who may connect, if not everyone; disjoint.
+    pub sources: Vec<Cidr>,
+}
+
+/// Which endpoints are used, and whose source address is replaced by the node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// A cluster address, any endpoint: sources outside of the pods' range are replaced.
+    Inside,
+    /// A cluster address, endpoints of this node.
+    InsideLocal,
+    /// From outside to any endpoint: every source is replaced, so that replies come back this way.
+    Outside,
+    /// From outside to endpoints of this node with the source kept; from inside the cluster to any.
+    Preserve,
+}
+
+/// The node that plans.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    pub name: String,
+    /// Addresses at which the node itself answers (the cluster's DNS): without endpoints they are left to
+    /// it, not refused.
+    pub answered_here: Vec<IpAddr>,
+}
+
+/// All that a node does for one Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServicePlan {
+    pub frontends: BTreeMap<Frontend, Plan>,
+    /// Endpoints of this node, which may reach themselves through the Service.
+    pub hairpins: BTreeSet<IpAddr>,
+}
+
+/// Plans one Service from its slices.
+pub fn plan<'a>(
+    service: &ServiceView,
+    slices: impl IntoIterator<Item = &'a SliceView> + Clone,
+    node: &Node,
+) -> ServicePlan {
+    let mut planned = ServicePlan::default();
+    if service.foreign || service.headless || service.cluster_ips.is_empty() {
+        return planned;
+    }
+    for port in &service.ports {
+        let mut families: Vec<Family> = service.cluster_ips.iter().map(|ip| Family::of(*ip)).collect();
+        families.dedup();
+        for family in families {
+            let endpoints = Endpoints::of(port, family, slices.clone(), node);
+            planned.hairpins.extend(endpoints.local.iter().map(|(ip, _)| *ip));
+            planned.frontends.extend(frontends(service, port, family, &endpoints));
+        }
+    }
+    planned.frontends.retain(|f, p| {
+        !matches!(p, Plan::Reject | Plan::Drop) || !f.address.is_some_and(|a| node.answered_here.contains(&a))
+    });
+    planned
+}
+
+/// The frontends of one port in one family.
+fn frontends(
+    service: &ServiceView,
+    port: &ServicePort,
+    family: Family,
+    endpoints: &Endpoints,
+) -> Vec<(Frontend, Plan)> {
+    let of_family =
+        |ips: &[IpAddr]| ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect::<Vec<_>>();
+    let inside = if service.internal_local { Reach::InsideLocal } else { Reach::Inside };
+    let outside = if service.external_local { Reach::Preserve } else { Reach::Outside };
+    let serve = |reach, sources: &[Cidr]| endpoints.serve(reach, service.affinity_seconds, sources);
+    let protocol = port.protocol;
+    let frontend = |address, port| Frontend { family, address, protocol, port };
+    let mut found = Vec::new();
+    for ip in of_family(&service.balancer_ips) {
+        found.push((frontend(Some(ip), port.port), serve(outside, &service.source_ranges)));
+    }
+    for ip in of_family(&service.external_ips) {
+        found.push((frontend(Some(ip), port.port), serve(outside, &[])));
+    }
+    if let Some(node_port) = port.node_port {
+        found.push((frontend(None, node_port), serve(outside, &[])));
+    }
+    for ip in of_family(&service.cluster_ips) {
+        found.push((frontend(Some(ip), port.port), serve(inside, &[])));
+    }
+    found
+}
+
+/// The endpoints of one port in one family.
+struct Endpoints {
+    cluster: Vec<Backend>,
+    local: Vec<Backend>,
+}
+
+impl Endpoints {
+    /// Ready endpoints; if there are none, those that terminate but still serve. Judged for the cluster
+    /// and for the node alone.
+    fn of<'a>(
+        port: &ServicePort,
+        family: Family,
+        slices: impl IntoIterator<Item = &'a SliceView>,
+        node: &Node,
+    ) -> Self {
+        let mut all: Vec<(Backend, &EndpointView)> = Vec::new();
+        for slice in slices {
+            for found in slice.ports.iter().filter(|p| p.name == port.name && p.protocol == port.protocol) {
+                for endpoint in &slice.endpoints {
+                    let ips = endpoint.addresses.iter().filter(|ip| Family::of(**ip) == family);
+                    all.extend(ips.map(|ip| ((*ip, found.port), endpoint)));
+                }
+            }
+        }
+        let here = |e: &EndpointView| e.node.as_deref() == Some(node.name.as_str());
+        Self { cluster: usable(&all, |_| true), local: usable(&all, here) }
+    }
+
+    fn serve(&self, reach: Reach, sticky: Option<u32>, sources: &[Cidr]) -> Plan {
+        if self.cluster.is_empty() {
+            return Plan::Reject;
+        }
+        if reach == Reach::InsideLocal && self.local.is_empty() {
+            return Plan::Drop;
+        }
+        let (cluster, local) = match reach {
+            Reach::Inside | Reach::Outside => (self.cluster.clone(), vec![]),
+            Reach::InsideLocal => (vec![], self.local.clone()),
+            Reach::Preserve => (self.cluster.clone(), self.local.clone()),
+        };
+        Plan::Serve(Serve { reach, cluster, local, sticky, sources: disjoint(sources) })
+    }
+}
+
+fn usable(all: &[(Backend, &EndpointView)], whom: impl Fn(&EndpointView) -> bool) -> Vec<Backend> {
+    let sorted = |keep: &dyn Fn(&EndpointView) -> bool| {
+        let kept = all.iter().filter(|(_, e)| whom(e) && keep(e)).map(|(b, _)| *b);
+        kept.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    let ready = sorted(&|e| e.ready);
+    if ready.is_empty() { sorted(&|e| e.serving && e.terminating) } else { ready }
+}
+
+/// Ranges without those that lie in another one.
+fn disjoint(ranges: &[Cidr]) -> Vec<Cidr> {
+    let all: BTreeSet<Cidr> = ranges.iter().copied().collect();
+    let within = |a: &Cidr, b: &Cidr| b != a && b.prefix_len() <= a.prefix_len() && b.contains(a.base());
+    all.iter().filter(|a| !all.iter().any(|b| within(a, b))).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::views::SlicePort;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn service() -> ServiceView {
+        ServiceView {
+            namespace: "a".into(),
+            name: "web".into(),
+            cluster_ips: vec![ip("10.96.0.7")],
+            ports: vec![ServicePort {
+                name: "http".into(),
+                protocol: Protocol::Tcp,
+                port: 80,
+                node_port: Some(30080),
+            }],
+            ..ServiceView::default()
+        }
+    }
+
+    /// Endpoints written as `address node state`, state one of r(eady), s(erving and terminating), t.
+    fn slice(endpoints: &[&str]) -> SliceView {
+        let endpoint = |text: &&str| {
+            let words: Vec<&str> = text.split(' ').collect();
+            EndpointView {
+                addresses: vec![ip(words[0])],
+                node: Some(words[1].into()),
+                ready: words[2] == "r",
+                serving: words[2] != "t",
+                terminating: words[2] != "r",
+                hostname: None,
+            }
+        };
+        SliceView {
+            namespace: "a".into(),
+            name: "web-1".into(),
+            service: "web".into(),
+            ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: 8080 }],
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        }
+    }
+
+    fn planned(service: &ServiceView, slice: &SliceView) -> BTreeMap<String, String> {
+        let node = Node { name: "n1".into(), ..Node::default() };
+        let show = |p: &Plan| match p {
+            Plan::Serve(s) => {
+                let ips = |b: &[Backend]| {
+                    b.iter().map(|(ip, port)| format!("{ip}:{port}")).collect::<Vec<_>>().join(",")
+                };
+                format!("{:?} [{}] [{}]", s.reach, ips(&s.cluster), ips(&s.local))
+            }
+            other => format!("{other:?}"),
+        };
+        let name = |f: &Frontend| format!("{}:{}", f.address.map_or("*".into(), |a| a.to_string()), f.port);
+        plan(service, [slice], &node).frontends.iter().map(|(f, p)| (name(f), show(p))).collect()
+    }
+
+    #[test]
+    fn traffic_goes_to_the_target_port_of_ready_endpoints() {
+        let found = planned(&service(), &slice(&["10.1.0.3 n1 r", "10.1.0.2 n2 r", "10.1.0.4 n1 s"]));
+        assert_eq!(found["10.96.0.7:80"], "Inside [10.1.0.2:8080,10.1.0.3:8080] []");
+        assert_eq!(found["*:30080"], "Outside [10.1.0.2:8080,10.1.0.3:8080] []");
+    }
+
+    #[test]
+    fn terminating_endpoints_serve_when_none_is_ready() {
+        let found = planned(&service(), &slice(&["10.1.0.3 n1 t", "10.1.0.4 n1 s"]));
+        assert_eq!(found["10.96.0.7:80"], "Inside [10.1.0.4:8080] []");
+    }
+
+    #[test]
+    fn without_endpoints_it_rejects() {
+        let found = planned(&service(), &slice(&["10.1.0.3 n1 t"]));
+        assert_eq!(found["10.96.0.7:80"], "Reject");
+        assert_eq!(found["*:30080"], "Reject");
+    }
+
+    #[test]
+    fn local_policies() {
+        let mut service = service();
+        service.internal_local = true;
+        service.external_local = true;
+        let found = planned(&service, &slice(&["10.1.0.3 n1 r", "10.1.0.2 n2 r"]));
+        assert_eq!(found["10.96.0.7:80"], "InsideLocal [] [10.1.0.3:8080]");
+        assert_eq!(found["*:30080"], "Preserve [10.1.0.2:8080,10.1.0.3:8080] [10.1.0.3:8080]");
+        let found = planned(&service, &slice(&["10.1.0.2 n2 r"]));
+        assert_eq!(found["10.96.0.7:80"], "Drop");
+        assert_eq!(found["*:30080"], "Preserve [10.1.0.2:8080] []");
+    }
+
+    #[test]
+    fn ports_are_matched_by_name_and_protocol() {
+        let mut service = service();
+        service.ports[0].name = "other".into();
+        assert_eq!(planned(&service, &slice(&["10.1.0.2 n2 r"]))["10.96.0.7:80"], "Reject");
+    }
+
+    #[test]
+    fn headless_and_foreign_services_are_left_alone() {
+        let headless = ServiceView { headless: true, cluster_ips: vec![], ..service() };
+        assert!(planned(&headless, &slice(&["10.1.0.2 n2 r"])).is_empty());
+        let foreign = ServiceView { foreign: true, ..service() };
+        assert!(planned(&foreign, &slice(&["10.1.0.2 n2 r"])).is_empty());
+    }
+
+    #[test]
+    fn an_address_answered_here_is_refused_to_nobody() {
+        let node = Node { name: "n1".into(), answered_here: vec![ip("10.96.0.7")] };
+        let empty = slice(&[]);
+        let mut service = service();
+        service.ports[0].node_port = None;
+        assert!(plan(&service, [&empty], &node).frontends.is_empty());
+        let served = slice(&["10.1.0.2 n2 r"]);
+        assert_eq!(plan(&service, [&served], &node).frontends.len(), 1);
+    }
+
+    #[test]
+    fn source_ranges_do_not_overlap() {
+        let ranges: Vec<Cidr> =
+            ["10.0.0.0/8", "10.1.0.0/16", "192.168.0.0/16", "10.0.0.0/8"].map(|r| r.parse().unwrap()).into();
+        assert_eq!(
+            disjoint(&ranges).iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["10.0.0.0/8", "192.168.0.0/16"]
+        );
+    }
+}

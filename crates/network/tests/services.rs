@@ -1,0 +1,400 @@
+//! Services as clients see them: two nodes, pods and a machine outside, all in namespaces of the test.
+
+mod common;
+
+use common::{Ns, may_make_namespaces};
+use krate_api::Kind;
+use krate_api::types::core::v1::Service;
+use krate_api::types::discovery::v1::EndpointSlice;
+use krate_base::metrics::Metrics;
+use krate_base::{Clock, Rng, Shutdown, Supervisor};
+use krate_client::Informers;
+use krate_client::testing::Fake;
+use krate_network::link::routes::{self, NodeView};
+use krate_network::link::{self, PodNetwork};
+use krate_network::proxy::{self, Proxy};
+use std::net::IpAddr;
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The longest that a change may take to arrive: a bound for failures, never waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node of the test cluster with its pod network and its proxy.
+struct Node {
+    ns: Ns,
+    name: &'static str,
+    network: PodNetwork,
+    applied: watch::Receiver<u64>,
+    shutdown: Shutdown,
+    thread: Option<std::thread::JoinHandle<()>>,
+    _state: tempfile::TempDir,
+}
+
+/// Two nodes on one link, and a machine outside that reaches the first node only.
+struct Cluster {
+    api: Fake,
+    one: Node,
+    two: Node,
+    outside: Ns,
+    pods: u32,
+}
+
+impl Node {
+    fn new(name: &'static str, ns: Ns, index: u8, api: &Fake) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let config = link::Config {
+            pod_cidrs: vec![format!("10.244.{index}.0/24").parse().unwrap()],
+            mtu: 1500,
+            state_dir: state.path().to_owned(),
+        };
+        let network = ns.block_on(|| PodNetwork::new(config)).unwrap();
+        let (shutdown, transport) = (Shutdown::new(), api.transport());
+        let (tell, told) = mpsc::channel();
+        let (stop, inside) = (shutdown.clone(), ns.clone());
+        let thread = std::thread::spawn(move || {
+            inside.block_on(move || async move {
+                let (rng, metrics) = (Rng::from_seed(1), Metrics::default());
+                let supervisor = Supervisor::new(stop.clone());
+                let proxy = Proxy::new(proxy::Config {
+                    informers: Informers::new(transport, rng.clone(), metrics.clone(), supervisor.clone()),
+                    metrics,
+                    rng,
+                    node_name: name.into(),
+                    node_ips: vec![IpAddr::from([172, 18, 0, index + 2])],
+                    pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+                    service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+                    answered_here: vec![],
+                });
+                tell.send(proxy.applied()).unwrap();
+                proxy.run(stop).await.unwrap();
+                supervisor.stop().await;
+            });
+        });
+        let applied = told.recv().unwrap();
+        Self { ns, name, network, applied, shutdown, thread: Some(thread), _state: state }
+    }
+
+    /// Waits until `done`, looking again each time that the proxy has told the kernel something.
+    fn until<T>(&self, what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let mut applied = self.applied.clone();
+        loop {
+            applied.mark_unchanged();
+            if let Some(value) = done() {
+                return value;
+            }
+            let changed = runtime.block_on(async { tokio::time::timeout(PATIENCE, applied.changed()).await });
+            if !matches!(changed, Ok(Ok(()))) {
+                panic!("{what}: not in time\n{}", self.ns.sh("nft list ruleset || true"));
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take() {
+            let ended = thread.join();
+            if !std::thread::panicking() {
+                ended.unwrap();
+            }
+        }
+    }
+}
+
+impl Cluster {
+    fn new() -> Self {
+        let api = Fake::new(Clock::system(), Rng::from_seed(7));
+        let (one, two, outside) = (Ns::new(), Ns::new(), Ns::new());
+        one.join("eth0", "172.18.0.2/24", &two, "eth0", "172.18.0.3/24");
+        one.join("eth1", "192.168.9.1/24", &outside, "eth0", "192.168.9.2/24");
+        let cluster = Self {
+            one: Node::new("one", one, 0, &api),
+            two: Node::new("two", two, 1, &api),
+            api,
+            outside,
+            pods: 0,
+        };
+        let view = |node: &Node, index: u8| NodeView {
+            name: node.name.into(),
+            pod_cidrs: vec![format!("10.244.{index}.0/24").parse().unwrap()],
+            internal_ips: vec![IpAddr::from([172, 18, 0, index + 2])],
+        };
+        let nodes = [view(&cluster.one, 0), view(&cluster.two, 1)];
+        for node in [&cluster.one, &cluster.two] {
+            let wanted = routes::plan(node.name, &nodes);
+            assert!(node.ns.block_on(|| routes::apply(wanted)).unwrap().is_empty());
+        }
+        cluster
+    }
+
+    /// A pod on a node, and its address.
+    fn pod(&mut self, first: bool) -> (Ns, String) {
+        let (pod, id) = (Ns::new(), format!("sandbox-{}", self.pods));
+        self.pods += 1;
+        let node = if first { &self.one } else { &self.two };
+        let (network, path) = (node.network.clone(), pod.path());
+        let ips = node.ns.block_on(move || async move { network.attach(&id, &path).await }).unwrap();
+        (pod, ips[0].to_string())
+    }
+
+    fn service(&self, spec: &str) {
+        let json = format!(r#"{{"metadata":{{"namespace":"a","name":"web"}},"spec":{spec}}}"#);
+        self.api.put(&Service::decode(json.as_bytes()).unwrap());
+    }
+
+    /// Endpoints written as `address node`.
+    fn endpoints(&self, protocol: &str, endpoints: &[(&str, &str)]) {
+        let list: Vec<String> = endpoints
+            .iter()
+            .map(|(ip, node)| {
+                format!(r#"{{"addresses":["{ip}"],"nodeName":"{node}","conditions":{{"ready":true}}}}"#)
+            })
+            .collect();
+        let json = format!(
+            r#"{{"metadata":{{"namespace":"a","name":"web-1","labels":{{"kubernetes.io/service-name":"web"}}}},
+            "addressType":"IPv4","ports":[{{"port":8080,"protocol":"{protocol}"}}],"endpoints":[{}]}}"#,
+            list.join(",")
+        );
+        self.api.put(&EndpointSlice::decode(json.as_bytes()).unwrap());
+    }
+}
+
+const CLUSTER_IP: &str =
+    r#"{"type":"ClusterIP","clusterIP":"10.96.0.7","ports":[{"port":80,"protocol":"TCP"}]}"#;
+const NODE_PORT: &str =
+    r#"{"type":"NodePort","clusterIP":"10.96.0.7","ports":[{"port":80,"nodePort":30080,"protocol":"TCP"}]}"#;
+
+#[test]
+fn pods_reach_a_service_on_both_nodes_and_themselves() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (client, client_ip) = c.pod(true);
+    let (near, near_ip) = c.pod(true);
+    let (far, far_ip) = c.pod(false);
+    near.serve_tcp(8080, "near");
+    far.serve_tcp(8080, "far");
+    c.service(CLUSTER_IP);
+    c.endpoints("TCP", &[(&near_ip, "one")]);
+    let ok = |ns: &Ns| ns.greet("10.96.0.7:80").ok();
+    let seen = c.one.until("a backend on the same node", || ok(&client));
+    assert_eq!(seen, ("near".into(), client_ip.parse().unwrap()), "the source is the pod's own");
+    let seen = c.two.until("from the other node", || ok(&far));
+    assert_eq!(seen, ("near".into(), far_ip.parse().unwrap()));
+
+    let (name, source) = ok(&near).expect("a pod reaches itself through its Service");
+    assert_eq!((name.as_str(), source.to_string().as_str()), ("near", "10.244.0.1"));
+
+    c.endpoints("TCP", &[(&far_ip, "two")]);
+    let seen = c.one.until("a backend on the other node", || ok(&client).filter(|(name, _)| name == "far"));
+    assert_eq!(seen.1.to_string(), client_ip);
+    let (name, _) = c.one.ns.greet("10.96.0.7:80").expect("the node's own processes reach Services");
+    assert_eq!(name, "far");
+}
+
+#[test]
+fn every_endpoint_gets_its_share() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (client, _) = c.pod(true);
+    let (near, near_ip) = c.pod(true);
+    let (far, far_ip) = c.pod(false);
+    near.serve_tcp(8080, "near");
+    far.serve_tcp(8080, "far");
+    c.service(CLUSTER_IP);
+    c.endpoints("TCP", &[(&near_ip, "one"), (&far_ip, "two")]);
+    c.one.until("an answer", || client.greet("10.96.0.7:80").ok());
+    let names: Vec<String> = (0..64).map(|_| client.greet("10.96.0.7:80").unwrap().0).collect();
+    // Each is missed by 64 fair choices once in 2^64 runs.
+    assert!(names.iter().any(|n| n == "near") && names.iter().any(|n| n == "far"), "{names:?}");
+}
+
+#[test]
+fn without_endpoints_clients_are_refused_at_once() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (client, _) = c.pod(true);
+    c.service(NODE_PORT);
+    for (ns, to) in [
+        (&client, "10.96.0.7:80"),
+        (&c.one.ns, "10.96.0.7:80"),
+        (&c.outside, "192.168.9.1:30080"),
+        // A Service address that no Service has.
+        (&client, "10.96.200.200:80"),
+        (&c.one.ns, "10.96.200.200:80"),
+    ] {
+        c.one.until("a refusal", || {
+            let error = ns.greet(to).unwrap_err();
+            (error.kind() == std::io::ErrorKind::ConnectionRefused).then_some(())
+        });
+    }
+}
+
+#[test]
+fn node_ports_work_on_every_address_and_hide_the_source() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (far, far_ip) = c.pod(false);
+    let (near, near_ip) = c.pod(true);
+    far.serve_tcp(8080, "far");
+    near.serve_tcp(8080, "near");
+    c.service(NODE_PORT);
+    c.endpoints("TCP", &[(&far_ip, "two")]);
+    let (name, source) = c.one.until("from outside", || c.outside.greet("192.168.9.1:30080").ok());
+    assert_eq!((name.as_str(), source.to_string().as_str()), ("far", "172.18.0.2"));
+    for (ns, to) in [
+        (&c.one.ns, "127.0.0.1:30080"),
+        (&c.one.ns, "172.18.0.2:30080"),
+        (&near, "10.244.0.1:30080"),
+        (&near, "172.18.0.2:30080"),
+    ] {
+        assert_eq!(ns.greet(to).unwrap_or_else(|e| panic!("{to}: {e}")).0, "far");
+    }
+    c.endpoints("TCP", &[(&near_ip, "one")]);
+    c.one.until("a backend on the node", || {
+        c.outside.greet("192.168.9.1:30080").ok().filter(|(name, _)| name == "near")
+    });
+    assert_eq!(c.one.ns.greet("127.0.0.1:30080").unwrap().0, "near");
+}
+
+#[test]
+fn the_local_policy_keeps_the_source_and_stays_on_the_node() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (near, near_ip) = c.pod(true);
+    let (far, far_ip) = c.pod(false);
+    near.serve_tcp(8080, "near");
+    far.serve_tcp(8080, "far");
+    c.service(
+        r#"{"type":"NodePort","clusterIP":"10.96.0.7","externalTrafficPolicy":"Local",
+        "ports":[{"port":80,"nodePort":30080}]}"#,
+    );
+    c.endpoints("TCP", &[(&near_ip, "one"), (&far_ip, "two")]);
+    c.one.ns.sh("ip route add 192.168.9.0/24 dev eth1 || true");
+    c.one.until("from outside", || c.outside.greet("192.168.9.1:30080").ok());
+    for _ in 0..16 {
+        let (name, source) = c.outside.greet("192.168.9.1:30080").unwrap();
+        assert_eq!((name.as_str(), source.to_string().as_str()), ("near", "192.168.9.2"));
+    }
+    c.endpoints("TCP", &[(&far_ip, "two")]);
+    let from_inside = || near.greet("172.18.0.2:30080").ok().filter(|(name, _)| name == "far");
+    let (_, source) = c.one.until("from inside the cluster it goes anywhere", from_inside);
+    assert_eq!(source.to_string(), near_ip);
+}
+
+#[test]
+fn clients_stay_with_their_endpoint_until_it_goes() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (client, _) = c.pod(true);
+    let names = ["0", "1", "2", "3"];
+    let pods: Vec<(Ns, String)> = (0..4).map(|i| c.pod(i % 2 == 0)).collect();
+    for (name, (pod, _)) in names.iter().zip(&pods) {
+        pod.serve_tcp(8080, name);
+    }
+    let list = |keep: &[usize]| -> Vec<(String, &'static str)> {
+        keep.iter().map(|i| (pods[*i].1.clone(), if i % 2 == 0 { "one" } else { "two" })).collect()
+    };
+    let put = |c: &Cluster, keep: &[usize]| {
+        let list = list(keep);
+        let list: Vec<(&str, &str)> = list.iter().map(|(ip, node)| (ip.as_str(), *node)).collect();
+        c.endpoints("TCP", &list);
+    };
+    c.service(
+        r#"{"type":"NodePort","clusterIP":"10.96.0.7","sessionAffinity":"ClientIP",
+        "sessionAffinityConfig":{"clientIP":{"timeoutSeconds":600}},"ports":[{"port":80,"nodePort":30080}]}"#,
+    );
+    put(&c, &[0, 1, 2, 3]);
+    for (ns, to) in [(&client, "10.96.0.7:80"), (&c.outside, "192.168.9.1:30080")] {
+        let (first, _) = c.one.until("an answer", || ns.greet(to).ok());
+        for _ in 0..20 {
+            assert_eq!(ns.greet(to).unwrap().0, first);
+        }
+    }
+    let (first, _) = client.greet("10.96.0.7:80").unwrap();
+    let gone: usize = first.parse().unwrap();
+    let rest: Vec<usize> = (0..4).filter(|i| *i != gone).collect();
+    put(&c, &rest);
+    let other = || client.greet("10.96.0.7:80").ok().filter(|(name, _)| *name != first);
+    let (second, _) = c.one.until("another endpoint", other);
+    for _ in 0..20 {
+        assert_eq!(client.greet("10.96.0.7:80").unwrap().0, second);
+    }
+}
+
+#[test]
+fn established_connections_outlive_changes() {
+    if !may_make_namespaces() {
+        return;
+    }
+    use std::io::{Read, Write};
+    let mut c = Cluster::new();
+    let (client, _) = c.pod(true);
+    let (near, near_ip) = c.pod(true);
+    let (far, far_ip) = c.pod(false);
+    near.serve_tcp(8080, "near");
+    far.serve_tcp(8080, "far");
+    c.service(CLUSTER_IP);
+    c.endpoints("TCP", &[(&near_ip, "one")]);
+    let (mut stream, ..) = c.one.until("a connection", || client.connect("10.96.0.7:80").ok());
+    let mut echo = |text: &[u8]| {
+        stream.write_all(text).unwrap();
+        let mut back = vec![0; text.len()];
+        stream.read_exact(&mut back).unwrap();
+        assert_eq!(back, text);
+    };
+    echo(b"before");
+    c.endpoints("TCP", &[(&far_ip, "two")]);
+    c.one.until("the change", || client.greet("10.96.0.7:80").ok().filter(|(name, _)| name == "far"));
+    echo(b"while the endpoint is gone");
+    c.api.remove::<Service>("a", "web");
+    c.one.until("the Service is gone", || client.greet("10.96.0.7:80").err());
+    echo(b"after the Service is gone");
+    let left = c.one.ns.sh("nft list table ip krate-proxy");
+    assert!(!left.contains("10.244."), "nothing of it is left:\n{left}");
+}
+
+#[test]
+fn datagrams_follow_the_endpoints() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (client, _) = c.pod(true);
+    let (near, near_ip) = c.pod(true);
+    let (far, far_ip) = c.pod(false);
+    near.serve_udp(8080, "near");
+    far.serve_udp(8080, "far");
+    c.service(r#"{"type":"ClusterIP","clusterIP":"10.96.0.7","ports":[{"port":53,"protocol":"UDP"}]}"#);
+    c.endpoints("UDP", &[(&near_ip, "one")]);
+    // One socket for all, as a client that never closes it.
+    let socket = client.run(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect("10.96.0.7:53").unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        socket
+    });
+    let ask = || {
+        let mut buffer = [0; 16];
+        socket.send(b"?").ok()?;
+        socket.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned())
+    };
+    assert_eq!(c.one.until("an answer", ask), "near");
+    c.endpoints("UDP", &[(&far_ip, "two")]);
+    c.one.until("the same flow reaches the new endpoint", || ask().filter(|name| name == "far"));
+}
