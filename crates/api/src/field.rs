@@ -5,35 +5,39 @@
 use crate::meta::StatusCause;
 use std::fmt;
 
-/// A path such as `spec.containers[0].name` or `metadata.labels[app]`.
+/// A path such as `spec.containers[0].name` or `metadata.labels[app]`. The default is no path at all, which
+/// the original writes as `<nil>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Path(String);
+pub struct Path(Option<String>);
 
 impl Path {
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self(name.to_owned())
+        Self(Some(name.to_owned()))
     }
 
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() { Self(name.to_owned()) } else { Self(format!("{}.{name}", self.0)) }
+        match self.0.as_deref() {
+            None | Some("") => Self::new(name),
+            Some(parent) => Self(Some(format!("{parent}.{name}"))),
+        }
     }
 
     #[must_use]
     pub fn index(&self, i: usize) -> Self {
-        Self(format!("{}[{i}]", self.0))
+        Self(Some(format!("{}[{i}]", self.0.as_deref().unwrap_or(""))))
     }
 
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        Self(Some(format!("{}[{key}]", self.0.as_deref().unwrap_or(""))))
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "<nil>" } else { &self.0 })
+        f.write_str(self.0.as_deref().unwrap_or("<nil>"))
     }
 }
 
@@ -47,6 +51,8 @@ pub enum ErrorType {
     Forbidden,
     TooLong,
     TooMany,
+    TooFew,
+    TooShort,
     Internal,
     TypeInvalid,
 }
@@ -64,6 +70,8 @@ impl ErrorType {
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",
+            Self::TooFew => "FieldValueTooFew",
+            Self::TooShort => "FieldValueTooShort",
             Self::Internal => "InternalError",
             Self::TypeInvalid => "FieldValueTypeInvalid",
         }
@@ -79,6 +87,8 @@ impl ErrorType {
             Self::Forbidden => "Forbidden",
             Self::TooLong => "Too long",
             Self::TooMany => "Too many",
+            Self::TooFew => "Too few",
+            Self::TooShort => "Too short",
             Self::Internal => "Internal error",
         }
     }
@@ -97,8 +107,13 @@ pub struct Error {
 /// The faults of an object, in the order found.
 pub type Errors = Vec<Error>;
 
+/// Go's JSON: `<`, `>` and `&` are escaped in everything but a plain string, which it quotes otherwise.
 fn show<T: serde::Serialize + ?Sized>(value: &T) -> String {
-    serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned())
+    let text = serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned());
+    if text.starts_with('"') || !text.contains(['<', '>', '&']) {
+        return text;
+    }
+    text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 impl Error {
@@ -132,11 +147,10 @@ impl Error {
         Self { kind: ErrorType::NotFound, path: path.clone(), value: show(value), detail: String::new() }
     }
 
-    /// `Unsupported value: "x": supported values: "A", "B"`.
+    /// `Unsupported value: "x": supported values: "A", "B"`, in the order given (mostly by name).
     #[must_use]
     pub fn not_supported<T: serde::Serialize + ?Sized>(path: &Path, value: &T, supported: &[&str]) -> Self {
-        let mut list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
-        list.sort();
+        let list: Vec<String> = supported.iter().map(|s| format!("\"{s}\"")).collect();
         let detail =
             if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
         Self { kind: ErrorType::NotSupported, path: path.clone(), value: show(value), detail }
@@ -144,7 +158,8 @@ impl Error {
 
     #[must_use]
     pub fn too_long(path: &Path, max_bytes: usize) -> Self {
-        let detail = format!("may not be more than {max_bytes} bytes");
+        let unit = if max_bytes == 1 { "byte" } else { "bytes" };
+        let detail = format!("may not be more than {max_bytes} {unit}");
         Self { kind: ErrorType::TooLong, path: path.clone(), value: String::new(), detail }
     }
 
@@ -158,6 +173,13 @@ impl Error {
     #[must_use]
     pub fn internal(path: &Path, detail: impl Into<String>) -> Self {
         Self { kind: ErrorType::Internal, path: path.clone(), value: String::new(), detail: detail.into() }
+    }
+
+    /// The same fault with another detail.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = detail.into();
+        self
     }
 
     /// The message without the path, as a status cause carries it.
@@ -207,7 +229,7 @@ mod tests {
             "spec.containers: Required value"
         );
         assert_eq!(
-            Error::not_supported(&spec.child("restartPolicy"), "x", &["OnFailure", "Always"]).to_string(),
+            Error::not_supported(&spec.child("restartPolicy"), "x", &["Always", "OnFailure"]).to_string(),
             "spec.restartPolicy: Unsupported value: \"x\": supported values: \"Always\", \"OnFailure\""
         );
     }

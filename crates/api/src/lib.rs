@@ -8,6 +8,7 @@
 pub mod behaviour;
 pub mod catalogue;
 pub mod encode;
+pub mod cron;
 pub mod field;
 pub mod fields;
 pub mod labels;

@@ -1,9 +1,13 @@
 //! DaemonSets.
 
-use super::fill::{self, text, value};
-use super::pod_spec::defaults;
-use super::{Behaviour, Typed, names};
-use crate::types::apps::v1::DaemonSet;
+use super::check::Check;
+use super::fill::{self, str_of, text, value};
+use super::pod_spec::{self, defaults, warnings};
+use super::workload::{self, counts};
+use super::{Behaviour, Typed, names, selector};
+use crate::field::{Error, Errors, Path};
+use crate::labels::Selector;
+use crate::types::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::sync::Arc;
 
@@ -16,6 +20,12 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_create,
         prepare_update,
         prepare_subresource,
+        validate,
+        validate_update,
+        warnings: |set, _| {
+            let path = Path::new("spec").child("template");
+            set.spec.as_ref().map(|s| warnings::template(&path, &s.template)).unwrap_or_default()
+        },
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -63,4 +73,93 @@ fn prepare_update(new: &mut DaemonSet, old: &DaemonSet) {
 
 fn prepare_subresource(_: &str, new: &mut DaemonSet, old: &DaemonSet) {
     new.spec.clone_from(&old.spec);
+}
+
+fn validate(set: &DaemonSet) -> Errors {
+    let mut errors = Errors::new();
+    let default = DaemonSetSpec::default();
+    let spec = set.spec.as_ref().unwrap_or(&default);
+    let path = Path::new("spec");
+    selector::validate(&mut errors, &path.child("selector"), &spec.selector);
+    let template = path.child("template");
+    if let Ok(wanted) = Selector::of(Some(&spec.selector)) {
+        selector::matches_template(&mut errors, &template, &wanted, workload::labels(&spec.template));
+    }
+    if selector::is_empty(&spec.selector) {
+        errors.invalid(&path.child("selector"), &spec.selector, "empty selector is invalid for daemonset");
+    }
+    pod_spec::template(&mut errors, &template, &spec.template);
+    workload::runs_for_ever(&mut errors, &template, &spec.template, "DaemonSet");
+    counts(&mut errors, &path, &[("minReadySeconds", spec.min_ready_seconds.map(i64::from))]);
+    if let Some(strategy) = &spec.update_strategy {
+        validate_strategy(&mut errors, &path.child("updateStrategy"), strategy);
+    }
+    counts(&mut errors, &path, &[("revisionHistoryLimit", spec.revision_history_limit.map(i64::from))]);
+    errors
+}
+
+fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &DaemonSetUpdateStrategy) {
+    let rolling = path.child("rollingUpdate");
+    match (str_of(&strategy.type_), &strategy.rolling_update) {
+        ("OnDelete", _) => {}
+        ("RollingUpdate", None) => errors.push(Error::required(&rolling, "")),
+        ("RollingUpdate", Some(update)) => validate_rolling(errors, &rolling, update),
+        (other, update) => {
+            let supported = ["RollingUpdate", "OnDelete"];
+            errors.push(workload::unknown_strategy(path, other, update, &supported));
+        }
+    }
+}
+
+fn validate_rolling(errors: &mut Errors, path: &Path, update: &RollingUpdateDaemonSet) {
+    let (unavailable, surge) = (path.child("maxUnavailable"), path.child("maxSurge"));
+    for (path, value) in [(&unavailable, &update.max_unavailable), (&surge, &update.max_surge)] {
+        if let Some(value) = value {
+            workload::int_or_percent(errors, path, value);
+            workload::at_most_100_percent(errors, path, value);
+        }
+    }
+    let zero = |value: &Option<IntOrString>| workload::is_zero(value.as_ref());
+    match (zero(&update.max_unavailable), zero(&update.max_surge)) {
+        (false, false) => {
+            let text = "may not be set when maxUnavailable is non-zero";
+            errors.invalid(&surge, &update.max_surge, text);
+        }
+        (true, true) => errors.push(Error::required(&unavailable, "cannot be 0 when maxSurge is 0")),
+        _ => {}
+    }
+}
+
+fn validate_update(subresource: &str, new: &DaemonSet, old: &DaemonSet) -> Errors {
+    if subresource == "status" {
+        return validate_status(new, old);
+    }
+    let mut errors = validate(new);
+    if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+        errors.unchanged(&Path::new("spec").child("selector"), &new.selector, &old.selector);
+    }
+    errors
+}
+
+fn validate_status(new: &DaemonSet, old: &DaemonSet) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("status");
+    let (status, was) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
+    counts(
+        &mut errors,
+        &path,
+        &[
+            ("currentNumberScheduled", Some(status.current_number_scheduled.into())),
+            ("numberMisscheduled", Some(status.number_misscheduled.into())),
+            ("desiredNumberScheduled", Some(status.desired_number_scheduled.into())),
+            ("numberReady", Some(status.number_ready.into())),
+            ("observedGeneration", status.observed_generation),
+            ("updatedNumberScheduled", status.updated_number_scheduled.map(i64::from)),
+            ("numberAvailable", status.number_available.map(i64::from)),
+            ("numberUnavailable", status.number_unavailable.map(i64::from)),
+            ("collisionCount", status.collision_count.map(i64::from)),
+        ],
+    );
+    workload::collisions(&mut errors, &path, status.collision_count, was.collision_count);
+    errors
 }

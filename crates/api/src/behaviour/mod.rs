@@ -4,10 +4,15 @@
 //! Everything here is pure: what needs the store or another object (addresses of services, admission) is
 //! the API server's.
 
+pub mod check;
+pub mod diff;
 pub mod fill;
 pub mod meta;
 pub mod names;
 pub mod pod_spec;
+pub mod resources;
+pub mod selector;
+pub mod workload;
 
 mod address;
 mod certificate_signing_request;
@@ -39,7 +44,7 @@ mod replica_set;
 mod replication_controller;
 mod resource_quota;
 mod secret;
-mod service;
+pub mod service;
 mod service_account;
 mod stateful_set;
 mod storage;
@@ -235,6 +240,9 @@ pub fn of(group: &str, plural: &str) -> Arc<dyn Behaviour> {
         _ => plain(),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,12 @@
 //! ReplicationControllers.
 
 use super::fill::{self, value};
-use super::pod_spec::defaults;
-use super::{Behaviour, Typed, names};
-use crate::types::core::v1::ReplicationController;
+use super::pod_spec::{self, defaults, warnings};
+use super::workload::{self, counts};
+use super::{Behaviour, Typed, names, selector};
+use crate::field::{Error, Errors, Path};
+use crate::labels::Selector;
+use crate::types::core::v1::{ReplicationController, ReplicationControllerSpec};
 use std::sync::Arc;
 
 pub fn behaviour() -> Arc<dyn Behaviour> {
@@ -12,6 +15,13 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_create,
         prepare_update,
         prepare_subresource,
+        validate,
+        validate_update,
+        warnings: |rc, _| {
+            let template = rc.spec.as_ref().and_then(|s| s.template.as_ref());
+            let path = Path::new("spec").child("template");
+            template.map(|t| warnings::template(&path, t)).unwrap_or_default()
+        },
         fields,
         check_name: names::subdomain_name,
         ..Default::default()
@@ -54,4 +64,52 @@ fn prepare_subresource(_: &str, new: &mut ReplicationController, old: &Replicati
 
 fn fields(rc: &ReplicationController) -> Vec<(&'static str, String)> {
     vec![("status.replicas", rc.status.as_ref().map_or(0, |s| s.replicas).to_string())]
+}
+
+fn validate(rc: &ReplicationController) -> Errors {
+    let mut errors = Errors::new();
+    let default = ReplicationControllerSpec::default();
+    let spec = rc.spec.as_ref().unwrap_or(&default);
+    let path = Path::new("spec");
+    counts(&mut errors, &path, &[("minReadySeconds", spec.min_ready_seconds.map(i64::from))]);
+    let wanted = spec.selector.clone().unwrap_or_default();
+    if wanted.is_empty() {
+        errors.push(Error::required(&path.child("selector"), ""));
+    }
+    counts(&mut errors, &path, &[("replicas", spec.replicas.map(i64::from))]);
+    let path = path.child("template");
+    let Some(template) = &spec.template else {
+        errors.push(Error::required(&path, ""));
+        return errors;
+    };
+    selector::matches_template(
+        &mut errors,
+        &path,
+        &Selector::from_labels(&wanted),
+        workload::labels(template),
+    );
+    pod_spec::template(&mut errors, &path, template);
+    workload::runs_for_ever(&mut errors, &path, template, "ReplicationController");
+    errors
+}
+
+fn validate_update(subresource: &str, new: &ReplicationController, _: &ReplicationController) -> Errors {
+    if subresource != "status" {
+        return validate(new);
+    }
+    let mut errors = Errors::new();
+    let path = Path::new("status");
+    let status = new.status.clone().unwrap_or_default();
+    workload::status_counts(
+        &mut errors,
+        &path,
+        status.replicas,
+        &[
+            ("fullyLabeledReplicas", status.fully_labeled_replicas),
+            ("readyReplicas", status.ready_replicas),
+            ("availableReplicas", status.available_replicas),
+        ],
+    );
+    counts(&mut errors, &path, &[("observedGeneration", status.observed_generation)]);
+    errors
 }

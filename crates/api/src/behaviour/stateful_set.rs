@@ -1,9 +1,13 @@
 //! StatefulSets.
 
-use super::fill::{self, items_mut, text, value};
-use super::pod_spec::defaults;
-use super::{Behaviour, Typed, names, persistent_volume_claim};
-use crate::types::apps::v1::StatefulSet;
+use super::check::Check;
+use super::fill::{self, items, items_mut, str_of, text, value};
+use super::pod_spec::{self, defaults, warnings};
+use super::workload::{self, counts};
+use super::{Behaviour, Typed, names, persistent_volume_claim, selector};
+use crate::field::{Error, ErrorType, Errors, Path};
+use crate::types::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
+use crate::types::core::v1::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume};
 use std::sync::Arc;
 
 pub fn behaviour() -> Arc<dyn Behaviour> {
@@ -12,6 +16,12 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_create,
         prepare_update,
         prepare_subresource,
+        validate,
+        validate_update,
+        warnings: |set, _| {
+            let path = Path::new("spec").child("template");
+            set.spec.as_ref().map(|s| warnings::template(&path, &s.template)).unwrap_or_default()
+        },
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -55,4 +65,149 @@ fn prepare_update(new: &mut StatefulSet, old: &StatefulSet) {
 
 fn prepare_subresource(_: &str, new: &mut StatefulSet, old: &StatefulSet) {
     new.spec.clone_from(&old.spec);
+}
+
+fn validate(set: &StatefulSet) -> Errors {
+    let mut errors = Errors::new();
+    let default = StatefulSetSpec::default();
+    let spec = set.spec.as_ref().unwrap_or(&default);
+    let path = Path::new("spec");
+    let policy = str_of(&spec.pod_management_policy);
+    if errors.required(&path.child("podManagementPolicy"), policy)
+        && !matches!(policy, "OrderedReady" | "Parallel")
+    {
+        let text = "must be 'OrderedReady' or 'Parallel'";
+        errors.invalid(&path.child("podManagementPolicy"), policy, text);
+    }
+    if let Some(strategy) = &spec.update_strategy {
+        validate_strategy(&mut errors, &path.child("updateStrategy"), strategy);
+    }
+    if let Some(policy) = &spec.persistent_volume_claim_retention_policy {
+        let path = path.child("persistentVolumeClaimRetentionPolicy");
+        for (field, value) in [("whenDeleted", &policy.when_deleted), ("whenScaled", &policy.when_scaled)] {
+            errors.one_of(&path.child(field), str_of(value), &["Retain", "Delete"]);
+        }
+    }
+    counts(
+        &mut errors,
+        &path,
+        &[
+            ("replicas", spec.replicas.map(i64::from)),
+            ("minReadySeconds", spec.min_ready_seconds.map(i64::from)),
+            ("ordinals.start", spec.ordinals.as_ref().and_then(|o| o.start).map(i64::from)),
+        ],
+    );
+    if !fill::is_empty(&spec.service_name) {
+        let name = str_of(&spec.service_name);
+        errors.faults(&path.child("serviceName"), name, names::dns1123_label(name));
+    }
+    let wanted = path.child("selector");
+    let template = path.child("template");
+    if let Some(wanted) = selector::validate_workload(&mut errors, &wanted, &spec.selector, "statefulset") {
+        selector::matches_template(&mut errors, &template, &wanted, workload::labels(&spec.template));
+        pod_spec::template(&mut errors, &template, &with_claims(spec));
+    }
+    workload::runs_for_ever(&mut errors, &template, &spec.template, "StatefulSet");
+    errors
+}
+
+/// The template with the volumes that the claims will be.
+fn with_claims(spec: &StatefulSetSpec) -> PodTemplateSpec {
+    let mut template = spec.template.clone();
+    let volumes = template.spec.get_or_insert_default().volumes.get_or_insert_default();
+    for claim in items(&spec.volume_claim_templates) {
+        let name = claim.metadata.name.clone().unwrap_or_default();
+        volumes.retain(|v| v.name != name);
+        volumes.push(Volume {
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: name.clone(),
+                read_only: None,
+            }),
+            name,
+            ..Default::default()
+        });
+    }
+    template
+}
+
+fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &StatefulSetUpdateStrategy) {
+    let rolling = path.child("rollingUpdate");
+    match (str_of(&strategy.type_), &strategy.rolling_update) {
+        ("", _) => errors.push(Error::required(path, "")),
+        ("OnDelete", Some(update)) => {
+            errors.invalid(&rolling, update, "only allowed for updateStrategy 'RollingUpdate'");
+        }
+        ("RollingUpdate", Some(update)) => {
+            errors.not_negative(&rolling.child("partition"), update.partition.map(i64::from));
+            if let Some(value) = &update.max_unavailable {
+                let path = rolling.child("maxUnavailable");
+                workload::int_or_percent(errors, &path, value);
+                if workload::is_zero(Some(value)) {
+                    errors.invalid(&path, value, "cannot be 0");
+                }
+                workload::at_most_100_percent(errors, &path, value);
+            }
+        }
+        ("OnDelete" | "RollingUpdate", None) => {}
+        (other, update) => {
+            let mut error = workload::unknown_strategy(path, other, update, &[]);
+            error.kind = ErrorType::Invalid;
+            errors.push(error.with_detail("must be 'RollingUpdate' or 'OnDelete'"));
+        }
+    }
+}
+
+fn validate_update(subresource: &str, new: &StatefulSet, old: &StatefulSet) -> Errors {
+    if subresource == "status" {
+        return validate_status(new, old);
+    }
+    let mut errors = validate(new);
+    let (Some(wanted), Some(was)) = (&new.spec, &old.spec) else { return errors };
+    let was = was.clone();
+    let rest = StatefulSetSpec {
+        replicas: was.replicas,
+        template: was.template.clone(),
+        update_strategy: was.update_strategy.clone(),
+        min_ready_seconds: was.min_ready_seconds,
+        ordinals: was.ordinals.clone(),
+        revision_history_limit: was.revision_history_limit,
+        persistent_volume_claim_retention_policy: was.persistent_volume_claim_retention_policy.clone(),
+        ..wanted.clone()
+    };
+    if !fill::same(&rest, &was) {
+        errors.forbidden(
+            &Path::new("spec"),
+            "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
+             'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and \
+             'minReadySeconds' are forbidden",
+        );
+    }
+    errors
+}
+
+fn validate_status(new: &StatefulSet, old: &StatefulSet) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("status");
+    let (status, was) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
+    workload::status_counts(
+        &mut errors,
+        &path,
+        status.replicas,
+        &[
+            ("readyReplicas", status.ready_replicas),
+            ("currentReplicas", status.current_replicas),
+            ("updatedReplicas", status.updated_replicas),
+            ("availableReplicas", status.available_replicas),
+        ],
+    );
+    counts(
+        &mut errors,
+        &path,
+        &[
+            ("observedGeneration", status.observed_generation),
+            ("collisionCount", status.collision_count.map(i64::from)),
+        ],
+    );
+    workload::collisions(&mut errors, &path, status.collision_count, was.collision_count);
+    errors
 }

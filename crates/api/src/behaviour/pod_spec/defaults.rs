@@ -58,6 +58,23 @@ pub fn pod_only(spec: &mut PodSpec) {
             }
         }
     }
+    pod_level(spec);
+}
+
+/// A pod with limits of its own requests what its containers request, or else what it is limited to.
+fn pod_level(spec: &mut PodSpec) {
+    let sums = super::requests_of_containers(spec);
+    let Some(resources) = &mut spec.resources else { return };
+    let Some(limits) = resources.limits.as_ref().filter(|l| !l.is_empty()) else { return };
+    let requests = resources.requests.get_or_insert_default();
+    for name in ["cpu", "memory"] {
+        if let Some(sum) = sums.get(name).filter(|s| !s.is_zero()) {
+            requests.entry(name.to_owned()).or_insert_with(|| sum.text());
+        }
+    }
+    for (name, limit) in limits {
+        requests.entry(name.clone()).or_insert_with(|| limit.clone());
+    }
 }
 
 fn container(c: &mut Container) {

@@ -1,3 +1,22 @@
 //! The pod specification, as pods and every kind with a pod template hold it.
 
+mod affinity;
+mod containers;
 pub mod defaults;
+mod env;
+mod mounts;
+mod probes;
+mod requirements;
+mod scheduling;
+mod security;
+mod validate;
+pub mod volume_sources;
+mod volumes;
+pub mod warnings;
+
+pub use affinity::node_selector;
+pub use containers::image_has_no_margins;
+pub use requirements::requests_of_containers;
+pub use scheduling::{only_added_tolerations, only_removed_gates, taint_effect, topology_key_requirement};
+pub use validate::{annotations, pod_spec, template};
+pub use volume_sources as sources;

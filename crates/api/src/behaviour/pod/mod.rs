@@ -1,8 +1,14 @@
 //! Pods.
 
+mod resize;
+#[cfg(test)]
+mod tests;
+mod validate;
+
 use super::fill::{self, items, str_of};
-use super::pod_spec::defaults;
+use super::pod_spec::{defaults, warnings};
 use super::{Behaviour, Typed, names};
+use crate::field::Path;
 use crate::quantity::Quantity;
 use crate::types::core::v1::{Container, Pod, PodSpec};
 use std::sync::Arc;
@@ -13,6 +19,11 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_create,
         prepare_update,
         prepare_subresource,
+        validate: validate::create,
+        validate_update: validate::update,
+        warnings: |pod, _| {
+            pod.spec.as_ref().map(|s| warnings::pod_spec(&Path::new("spec"), s)).unwrap_or_default()
+        },
         fields,
         check_name: names::subdomain_name,
         ..Default::default()

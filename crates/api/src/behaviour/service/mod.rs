@@ -1,0 +1,254 @@
+//! Services. Addresses, node ports and address families are the API server's: they need the cluster.
+
+mod validate;
+
+use super::fill::{items, items_mut, str_of, text, value};
+use super::{Behaviour, Typed, names};
+use crate::types::core::v1::{Service, ServicePort, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use std::sync::Arc;
+
+/// Lifetime of a client's affinity, in seconds.
+const AFFINITY_SECONDS: i32 = 3 * 60 * 60;
+
+pub fn behaviour() -> Arc<dyn Behaviour> {
+    Arc::new(Typed::<Service> {
+        default,
+        prepare_create,
+        prepare_update,
+        prepare_subresource,
+        validate: validate::create,
+        validate_update: validate::update,
+        warnings,
+        fields,
+        check_name: names::label_name,
+        ..Default::default()
+    })
+}
+
+fn default(service: &mut Service) {
+    let spec = service.spec.get_or_insert_default();
+    text(&mut spec.session_affinity, "None");
+    default_affinity(spec);
+    text(&mut spec.type_, "ClusterIP");
+    for port in items_mut(&mut spec.ports) {
+        default_port(port);
+    }
+    if is_external(spec) {
+        text(&mut spec.external_traffic_policy, "Cluster");
+    }
+    let kind = str_of(&spec.type_).to_owned();
+    if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer") {
+        value(&mut spec.internal_traffic_policy, "Cluster".to_owned());
+    }
+    if kind == "LoadBalancer" {
+        value(&mut spec.allocate_load_balancer_node_ports, true);
+    }
+    let status = service.status.get_or_insert_default();
+    let balancer = status.load_balancer.get_or_insert_default();
+    if kind == "LoadBalancer" {
+        for ingress in items_mut(&mut balancer.ingress) {
+            if ingress.ip.is_some() {
+                value(&mut ingress.ip_mode, "VIP".to_owned());
+            }
+        }
+    }
+}
+
+fn default_affinity(spec: &mut ServiceSpec) {
+    match str_of(&spec.session_affinity) {
+        "None" => spec.session_affinity_config = None,
+        "ClientIP" => {
+            let client =
+                spec.session_affinity_config.get_or_insert_default().client_ip.get_or_insert_default();
+            value(&mut client.timeout_seconds, AFFINITY_SECONDS);
+        }
+        _ => {}
+    }
+}
+
+fn default_port(port: &mut ServicePort) {
+    text(&mut port.protocol, "TCP");
+    let unset = match &port.target_port {
+        None | Some(IntOrString::Int(0)) => true,
+        Some(IntOrString::String(name)) => name.is_empty(),
+        Some(IntOrString::Int(_)) => false,
+    };
+    if unset {
+        port.target_port = Some(IntOrString::Int(port.port));
+    }
+}
+
+fn is_external_name(spec: &ServiceSpec) -> bool {
+    str_of(&spec.type_) == "ExternalName"
+}
+
+fn is_headless(spec: &ServiceSpec) -> bool {
+    matches!(items(&spec.cluster_ips), [ip] if ip == "None")
+}
+
+/// Whether traffic may come from outside of the cluster.
+fn is_external(spec: &ServiceSpec) -> bool {
+    has_node_ports(spec) || (str_of(&spec.type_) == "ClusterIP" && !items(&spec.external_ips).is_empty())
+}
+
+fn has_node_ports(spec: &ServiceSpec) -> bool {
+    matches!(str_of(&spec.type_), "NodePort" | "LoadBalancer")
+}
+
+/// Whether nodes answer on a port of their own which of them have endpoints.
+#[must_use]
+pub fn needs_health_check(spec: &ServiceSpec) -> bool {
+    str_of(&spec.type_) == "LoadBalancer" && str_of(&spec.external_traffic_policy) == "Local"
+}
+
+fn prepare_create(service: &mut Service) {
+    clear_status(service);
+    if let Some(spec) = &mut service.spec
+        && !str_of(&spec.cluster_ip).is_empty()
+        && items(&spec.cluster_ips).is_empty()
+    {
+        spec.cluster_ips = spec.cluster_ip.clone().map(|ip| vec![ip]);
+    }
+}
+
+fn clear_status(service: &mut Service) {
+    service.status = Some(crate::types::core::v1::ServiceStatus {
+        load_balancer: Some(Default::default()),
+        ..Default::default()
+    });
+}
+
+fn prepare_update(new: &mut Service, old: &Service) {
+    new.status.clone_from(&old.status);
+    if let (Some(spec), Some(was)) = (&mut new.spec, &old.spec) {
+        keep_allocated(spec, was);
+        sync_addresses(spec, was);
+        drop_unused(spec, was);
+    }
+    if new.spec.as_ref().is_none_or(|s| str_of(&s.type_) != "LoadBalancer") {
+        let status = new.status.get_or_insert_default();
+        status.load_balancer = Some(Default::default());
+    }
+}
+
+/// An update that does not name what was allocated keeps it.
+fn keep_allocated(spec: &mut ServiceSpec, was: &ServiceSpec) {
+    if !is_external_name(spec) && !is_external_name(was) {
+        if str_of(&spec.cluster_ip).is_empty() {
+            spec.cluster_ip.clone_from(&was.cluster_ip);
+        }
+        if items(&spec.cluster_ips).is_empty() && spec.cluster_ip == was.cluster_ip {
+            spec.cluster_ips.clone_from(&was.cluster_ips);
+        }
+        if items(&spec.ip_families).is_empty()
+            && (spec.ip_family_policy.is_none() || spec.ip_family_policy == was.ip_family_policy)
+        {
+            spec.ip_families.clone_from(&was.ip_families);
+            spec.ip_family_policy.clone_from(&was.ip_family_policy);
+        }
+    }
+    if has_node_ports(spec) && has_node_ports(was) {
+        keep_node_ports(spec, was);
+    }
+    if needs_health_check(spec) && needs_health_check(was) && spec.health_check_node_port.unwrap_or(0) == 0 {
+        spec.health_check_node_port = was.health_check_node_port;
+    }
+}
+
+/// Ports of the old service that no port of the new one names go to those with the same number.
+fn keep_node_ports(spec: &mut ServiceSpec, was: &ServiceSpec) {
+    let named: Vec<i32> = items(&spec.ports).iter().filter_map(|p| p.node_port).collect();
+    let free: Vec<&ServicePort> =
+        items(&was.ports).iter().filter(|p| !named.contains(&p.node_port.unwrap_or(0))).collect();
+    for port in items_mut(&mut spec.ports).iter_mut().filter(|p| p.node_port.unwrap_or(0) == 0) {
+        if let Some(old) = free.iter().find(|o| o.port == port.port && o.protocol == port.protocol) {
+            port.node_port = old.node_port;
+        }
+    }
+}
+
+/// Who changes only the first address changes the list.
+fn sync_addresses(spec: &mut ServiceSpec, was: &ServiceSpec) {
+    if spec.cluster_ip == was.cluster_ip || spec.cluster_ips != was.cluster_ips {
+        return;
+    }
+    spec.cluster_ips = match str_of(&spec.cluster_ip) {
+        "" => None,
+        ip => Some(vec![ip.to_owned()]),
+    };
+}
+
+/// Fields that another type has not are dropped on a change of type, if the user left them as they were.
+fn drop_unused(spec: &mut ServiceSpec, was: &ServiceSpec) {
+    if !is_external_name(was) && is_external_name(spec) {
+        if spec.cluster_ip == was.cluster_ip && spec.cluster_ips == was.cluster_ips {
+            spec.cluster_ip = None;
+            spec.cluster_ips = None;
+        }
+        spec.ip_families.take_if(|f| Some(&*f) == was.ip_families.as_ref());
+        spec.ip_family_policy.take_if(|p| Some(&*p) == was.ip_family_policy.as_ref());
+    }
+    let node_ports = |s: &ServiceSpec| items(&s.ports).iter().map(|p| p.node_port).collect::<Vec<_>>();
+    if has_node_ports(was) && !has_node_ports(spec) && node_ports(spec) == node_ports(was) {
+        items_mut(&mut spec.ports).iter_mut().for_each(|port| port.node_port = None);
+    }
+    if needs_health_check(was)
+        && !needs_health_check(spec)
+        && spec.health_check_node_port == was.health_check_node_port
+    {
+        spec.health_check_node_port = None;
+    }
+    let balancer = |s: &ServiceSpec| str_of(&s.type_) == "LoadBalancer";
+    if balancer(was) && !balancer(spec) {
+        if spec.allocate_load_balancer_node_ports == was.allocate_load_balancer_node_ports {
+            spec.allocate_load_balancer_node_ports = None;
+        }
+        if spec.load_balancer_class == was.load_balancer_class {
+            spec.load_balancer_class = None;
+        }
+    }
+    if is_external(was) && !is_external(spec) && spec.external_traffic_policy == was.external_traffic_policy {
+        spec.external_traffic_policy = None;
+    }
+}
+
+fn warnings(service: &Service, _: Option<&Service>) -> Vec<String> {
+    let Some(spec) = &service.spec else { return vec![] };
+    let mut warnings = vec![];
+    if spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()) {
+        if is_external_name(spec) {
+            warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
+        } else {
+            warnings.push(
+                "spec.externalIPs is deprecated in v1.36+ and will no longer be supported in a future release"
+                    .to_owned(),
+            );
+        }
+    }
+    if !is_external_name(spec) && spec.external_name.as_ref().is_some_and(|name| !name.is_empty()) {
+        warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    }
+    if str_of(&spec.type_) != "LoadBalancer" && !str_of(&spec.load_balancer_ip).is_empty() {
+        warnings.push("spec.loadBalancerIP is ignored when spec.type is not \"LoadBalancer\"".to_owned());
+    }
+    if is_headless(spec) && !str_of(&spec.load_balancer_ip).is_empty() {
+        warnings.push("spec.loadBalancerIP is ignored for headless services".to_owned());
+    }
+    if is_headless(spec) && str_of(&spec.session_affinity) == "ClientIP" {
+        warnings.push("spec.SessionAffinity is ignored for headless services".to_owned());
+    }
+    warnings
+}
+
+fn prepare_subresource(_: &str, new: &mut Service, old: &Service) {
+    new.spec.clone_from(&old.spec);
+}
+
+fn fields(service: &Service) -> Vec<(&'static str, String)> {
+    let spec = service.spec.clone().unwrap_or_default();
+    vec![
+        ("spec.clusterIP", spec.cluster_ip.unwrap_or_default()),
+        ("spec.type", spec.type_.unwrap_or_default()),
+    ]
+}
