@@ -7,8 +7,8 @@
 
 pub mod behaviour;
 pub mod catalogue;
-pub mod encode;
 pub mod cron;
+pub mod encode;
 pub mod field;
 pub mod fields;
 pub mod labels;
