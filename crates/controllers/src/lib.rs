@@ -7,8 +7,10 @@
 
 mod claim;
 mod deployment;
+mod endpoints;
 mod env;
 mod meta;
+mod nodes;
 mod pod_template;
 mod pods;
 mod ranking;
@@ -34,6 +36,9 @@ type Start = fn(&Env);
 const CONTROLLERS: &[(&str, Start)] = &[
     ("replicaset-controller", replicas::start_replica_sets),
     ("deployment-controller", deployment::start),
+    ("endpointslice-controller", endpoints::slices::start),
+    ("endpoints-controller", endpoints::legacy::start),
+    ("endpointslice-mirroring-controller", endpoints::mirror::start),
     ("replicationcontroller-controller", replicas::start_replication_controllers),
 ];
 

@@ -6,18 +6,35 @@ use krate_api::{Kind, Reason, Status};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
+/// Reads `null`, which Go writes for empty lists and maps, as the empty value.
+pub fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// `metadata` without what no controller reads (managed fields).
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MetaView {
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub namespace: String,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub name: String,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub uid: String,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub resource_version: String,
     pub generation: i64,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub annotations: BTreeMap<String, String>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub owner_references: Vec<OwnerReference>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub finalizers: Vec<String>,
     pub creation_timestamp: Option<Time>,
     pub deletion_timestamp: Option<Time>,

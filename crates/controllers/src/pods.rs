@@ -32,48 +32,67 @@ pub struct PodView {
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SpecView {
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub node_name: String,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub hostname: String,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub subdomain: String,
     pub set_hostname_as_fqdn: bool,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub restart_policy: String,
     pub termination_grace_period_seconds: Option<i64>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub tolerations: Vec<Toleration>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub containers: Vec<ContainerView>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub init_containers: Vec<ContainerView>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerView {
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub name: String,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub ports: Vec<ContainerPort>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub restart_policy: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct StatusView {
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub phase: String,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub reason: String,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub conditions: Vec<PodCondition>,
     #[serde(rename = "podIP")]
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub pod_ip: String,
     #[serde(rename = "podIPs")]
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub pod_ips: Vec<IpView>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub container_statuses: Vec<ContainerStatusView>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub init_container_statuses: Vec<ContainerStatusView>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default)]
 pub struct IpView {
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub ip: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStatusView {
+    #[serde(deserialize_with = "crate::meta::or_default")]
     pub name: String,
     pub restart_count: i32,
     pub state: StateView,

@@ -1,0 +1,160 @@
+//! Endpoints and slices on the in-memory API.
+
+use super::plan::{MANAGED_BY, SERVICE_NAME};
+use crate::world::{World, named};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use krate_api::meta::ObjectMeta;
+use krate_api::types::core::v1::{
+    Container, ContainerPort, EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service,
+    ServicePort,
+};
+use krate_api::types::discovery::v1::{Endpoint, EndpointSlice};
+
+fn world() -> World {
+    World::new(&[super::slices::start, super::legacy::start, super::mirror::start])
+}
+
+fn service(name: &str) -> Service {
+    let mut service = Service::default();
+    named(&mut service, name);
+    let spec = service.spec.get_or_insert_default();
+    spec.selector = Some([("app".to_owned(), name.to_owned())].into());
+    spec.cluster_ip = Some("10.96.0.10".to_owned());
+    spec.ports = Some(vec![ServicePort {
+        port: 80,
+        target_port: Some(IntOrString::String("http".to_owned())),
+        protocol: Some("TCP".to_owned()),
+        ..ServicePort::default()
+    }]);
+    service
+}
+
+fn pod(w: &World, name: &str, app: &str, port: i32, ready: bool) {
+    let mut pod = Pod::default();
+    named(&mut pod, name);
+    pod.metadata.labels = Some([("app".to_owned(), app.to_owned())].into());
+    let port =
+        ContainerPort { name: Some("http".to_owned()), container_port: port, ..ContainerPort::default() };
+    pod.spec.get_or_insert_default().containers =
+        vec![Container { name: "main".to_owned(), ports: Some(vec![port]), ..Container::default() }];
+    w.set_ready(&w.fake.put(&pod), ready);
+}
+
+fn conditions(e: &Endpoint) -> (bool, bool, bool) {
+    let c = e.conditions.clone().unwrap();
+    (c.ready.unwrap(), c.serving.unwrap(), c.terminating.unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_become_endpoints_with_the_port_that_they_name() {
+    let w = world();
+    pod(&w, "a", "web", 8080, true);
+    pod(&w, "b", "web", 8080, false);
+    pod(&w, "c", "other", 8080, true);
+    w.fake.put(&service("web"));
+    w.settle().await;
+    let slices = w.fake.list::<EndpointSlice>();
+    assert_eq!(slices.len(), 1);
+    let slice = &slices[0];
+    assert_eq!(slice.metadata.labels.as_ref().unwrap()[SERVICE_NAME], "web");
+    assert_eq!(slice.metadata.labels.as_ref().unwrap()[MANAGED_BY], "endpointslice-controller.k8s.io");
+    let port = &slice.ports.as_ref().unwrap()[0];
+    assert_eq!((port.name.as_deref(), port.port), (Some(""), Some(8080)));
+    let endpoints = slice.endpoints.as_ref().unwrap();
+    assert_eq!(
+        endpoints.iter().map(conditions).collect::<Vec<_>>(),
+        [(true, true, false), (false, false, false)]
+    );
+    let old = w.fake.get::<Endpoints>("default", "web").unwrap();
+    let subset = &old.subsets.as_ref().unwrap()[0];
+    assert_eq!(subset.addresses.as_ref().unwrap().len(), 1);
+    assert_eq!(subset.not_ready_addresses.as_ref().unwrap().len(), 1);
+    let _ = w.fake.take_writes();
+    w.pass(3600).await;
+    assert_eq!(w.fake.take_writes(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_terminating_pod_still_serves_until_it_is_gone() {
+    let w = world();
+    pod(&w, "a", "web", 8080, true);
+    w.fake.put(&service("web"));
+    w.settle().await;
+    w.api::<Pod>().delete("default", "a", Default::default()).await.unwrap();
+    w.settle().await;
+    let slice = &w.fake.list::<EndpointSlice>()[0];
+    assert_eq!(conditions(&slice.endpoints.as_ref().unwrap()[0]), (false, true, true));
+    assert_eq!(w.fake.get::<Endpoints>("default", "web").unwrap().subsets, None);
+    w.finish_deletions();
+    w.settle().await;
+    assert!(w.fake.list::<EndpointSlice>()[0].endpoints.iter().flatten().next().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_name_different_ports_are_in_different_slices() {
+    let w = world();
+    pod(&w, "a", "web", 8080, true);
+    pod(&w, "b", "web", 9090, true);
+    w.fake.put(&service("web"));
+    w.settle().await;
+    assert_eq!(w.fake.list::<EndpointSlice>().len(), 2);
+    assert_eq!(w.fake.get::<Endpoints>("default", "web").unwrap().subsets.as_ref().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unready_pods_are_published_if_asked_and_headless_services_say_so() {
+    let w = world();
+    pod(&w, "a", "web", 8080, false);
+    let mut s = service("web");
+    let spec = s.spec.as_mut().unwrap();
+    spec.publish_not_ready_addresses = Some(true);
+    spec.cluster_ip = Some("None".to_owned());
+    spec.ports = None;
+    w.fake.put(&s);
+    w.settle().await;
+    let slice = &w.fake.list::<EndpointSlice>()[0];
+    assert_eq!(conditions(&slice.endpoints.as_ref().unwrap()[0]), (true, false, false));
+    assert!(slice.metadata.labels.as_ref().unwrap().contains_key("service.kubernetes.io/headless"));
+    let old = w.fake.get::<Endpoints>("default", "web").unwrap();
+    assert_eq!(old.subsets.as_ref().unwrap()[0].addresses.as_ref().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_people_write_are_mirrored() {
+    let w = world();
+    let mut s = service("db");
+    s.spec.as_mut().unwrap().selector = None;
+    w.fake.put(&s);
+    let metadata = ObjectMeta {
+        name: Some("db".to_owned()),
+        namespace: Some("default".to_owned()),
+        ..ObjectMeta::default()
+    };
+    let address = |ip: &str| EndpointAddress { ip: ip.to_owned(), ..EndpointAddress::default() };
+    let port = EndpointPort { port: 5432, ..EndpointPort::default() };
+    w.fake.put(&Endpoints {
+        metadata,
+        subsets: Some(vec![EndpointSubset {
+            addresses: Some(vec![address("192.0.2.1"), address("2001:db8::1")]),
+            ports: Some(vec![port]),
+            ..EndpointSubset::default()
+        }]),
+    });
+    w.settle().await;
+    let mut types: Vec<_> = w.fake.list::<EndpointSlice>().iter().map(|s| s.address_type.clone()).collect();
+    types.sort();
+    assert_eq!(types, ["IPv4", "IPv6"]);
+    w.fake.remove::<Endpoints>("default", "db");
+    w.settle().await;
+    assert!(w.fake.list::<EndpointSlice>().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_endpoints_of_a_deleted_service_go() {
+    let w = world();
+    w.fake.put(&service("web"));
+    w.settle().await;
+    w.fake.remove::<Service>("default", "web");
+    w.settle().await;
+    assert!(w.fake.list::<Endpoints>().is_empty());
+}
