@@ -7,12 +7,15 @@
 
 pub mod dns;
 pub mod env;
+pub mod file_watch;
 pub mod hosts;
 pub mod image;
+pub mod logs;
 pub mod observed;
 pub mod paths;
 pub mod probe;
 pub mod references;
+pub mod server;
 pub mod spec;
 pub mod status;
 pub mod sync;
