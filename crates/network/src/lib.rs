@@ -5,6 +5,7 @@
 //! to over netlink alone: no program is run. The API is seen through `krate-client` alone.
 
 pub mod addr;
+pub mod dns;
 pub mod link;
 pub mod netlink;
 pub mod nft;
@@ -12,5 +13,6 @@ pub mod proxy;
 pub mod views;
 
 pub use addr::Cidr;
+pub use dns::Dns;
 pub use link::PodNetwork;
 pub use proxy::Proxy;

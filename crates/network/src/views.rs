@@ -273,6 +273,16 @@ impl From<&Node> for NodeView {
     }
 }
 
+/// A Namespace, of which only the existence counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamespaceView;
+
+impl View for NamespaceView {
+    fn of(_: &Shared) -> Result<Arc<Self>, DecodeError> {
+        Ok(Arc::new(Self))
+    }
+}
+
 fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<IpAddr> {
     texts.into_iter().filter_map(|t| t.parse().ok()).collect()
 }
