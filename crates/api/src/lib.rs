@@ -25,3 +25,6 @@ pub use status::{Reason, Status};
 pub use k8s_openapi;
 pub use k8s_openapi::api as types;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
+
+/// The version of Kubernetes that is served, as `/version` and nodes say it.
+pub const KUBERNETES_VERSION: &str = "v1.36.3+krate";

@@ -11,6 +11,7 @@ pub mod file_watch;
 pub mod hosts;
 pub mod image;
 pub mod logs;
+pub mod node;
 pub mod observed;
 pub mod paths;
 pub mod probe;

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
 
 /// The version that this server says it is.
-pub(crate) const GIT_VERSION: &str = "v1.36.3+krate";
+pub(crate) use krate_api::KUBERNETES_VERSION as GIT_VERSION;
 
 /// The checks behind `/livez`, `/readyz` and `/healthz`, in their order.
 const CHECKS: &[&str] = &[
