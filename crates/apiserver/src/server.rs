@@ -94,7 +94,7 @@ pub(crate) struct Inner {
     pub catalogue: RwLock<Arc<Catalogue>>,
     pub authority: Authority,
     pub metrics: Metrics,
-    pub services: crate::sub::service::Ranges,
+    pub services: crate::sub::ranges::Ranges,
     pub advertise: Vec<IpAddr>,
     pub port: u16,
     pub event_ttl: Duration,
@@ -126,7 +126,7 @@ pub struct ApiServer(pub(crate) Arc<Inner>);
 impl ApiServer {
     /// A server over a store. Does no I/O; call [`Self::bootstrap`] before anything else.
     pub fn new(config: Config) -> Result<Self, StartError> {
-        let services = crate::sub::service::Ranges::new(&config.services)?;
+        let services = crate::sub::ranges::Ranges::new(&config.services)?;
         let authn = Authenticator::new(&config.authority, &config.issuer)?;
         Ok(Self(Arc::new(Inner {
             nonce: Nonce::new(&config.rng),

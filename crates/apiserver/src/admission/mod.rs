@@ -4,6 +4,14 @@
 //! [`Chain::admit`] and [`Chain::validate`] and know no plugin; a plugin reads what it needs from the store
 //! and never writes.
 
+mod escalation;
+mod limit_ranger;
+mod namespace;
+mod node_restriction;
+mod pod;
+mod service_account;
+mod storage;
+
 use crate::call::Call;
 use crate::server::Inner;
 use async_trait::async_trait;
@@ -25,9 +33,29 @@ pub(crate) struct Attributes<'a> {
     pub operation: Operation,
     /// The stored object, for update and delete.
     pub old: Option<&'a dyn Object>,
+    /// The object's name as errors tell it; for a name that is still to be generated, its beginning.
+    pub name: String,
 }
 
-impl Attributes<'_> {
+impl<'a> Attributes<'a> {
+    /// What is done to `object` (the new one, or for a delete the old one) by a call.
+    pub fn new(
+        call: &'a Call,
+        operation: Operation,
+        object: Option<&dyn Object>,
+        old: Option<&'a dyn Object>,
+    ) -> Self {
+        let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
+        let own = object.map(Object::meta).and_then(|m| given(&m.name).or_else(|| given(&m.generate_name)));
+        let name = if call.name.is_empty() { own.unwrap_or_default() } else { call.name.clone() };
+        Self { call, operation, old, name }
+    }
+
+    /// A refusal of what is being done.
+    pub fn forbidden(&self, detail: &str) -> Status {
+        Status::forbidden(&self.call.resource().group, &self.call.resource().plural, &self.name, detail)
+    }
+
     /// Whether this is about a resource itself (not a subresource) of the core group.
     pub fn is_core(&self, plural: &str) -> bool {
         let resource = self.call.resource();
@@ -67,7 +95,19 @@ pub(crate) struct Chain(Vec<Box<dyn Plugin>>);
 impl Chain {
     /// The plugins that are on by default.
     pub fn builtin() -> Self {
-        Self(vec![])
+        Self(vec![
+            Box::new(namespace::NamespaceLifecycle),
+            Box::new(limit_ranger::LimitRanger),
+            Box::new(service_account::ServiceAccounts),
+            Box::new(node_restriction::NodeRestriction),
+            Box::new(pod::TaintNewNodes),
+            Box::new(pod::Priority),
+            Box::new(pod::DefaultTolerations),
+            Box::new(storage::DefaultStorageClass),
+            Box::new(storage::ClaimResize),
+            Box::new(storage::DefaultIngressClass),
+            Box::new(escalation::NoEscalation),
+        ])
     }
 
     pub async fn admit(

@@ -37,7 +37,7 @@ pub(crate) async fn create(
     }
     meta::enter_namespace(call, object.meta_mut())?;
     resource.behaviour.default(&mut *object);
-    let at = Attributes { call, operation: Operation::Create, old: None };
+    let at = Attributes::new(call, Operation::Create, Some(&*object), None);
     server.admission.admit(server, &at, &mut *object).await?;
     resource.behaviour.default(&mut *object);
     for warning in resource.behaviour.warnings(&*object, None) {
@@ -78,7 +78,7 @@ async fn once(server: &Inner, call: &Call, object: Box<dyn Object>) -> Result<Sh
         if !faults.is_empty() {
             return Err(call.invalid(&name, &faults));
         }
-        let at = Attributes { call, operation: Operation::Create, old: None };
+        let at = Attributes::new(call, Operation::Create, Some(&*object), None);
         server.admission.validate(server, &at, Some(&*object)).await?;
         let key = krate_store::Key::new(resource.space.as_str(), call.path(&name));
         if call.options.dry_run {

@@ -83,7 +83,7 @@ async fn delete_one(
         let old = call.rows.decode(&entry)?;
         let uid = old.meta().uid.clone().unwrap_or_default();
         check_preconditions(call, options, &entry, &uid)?;
-        let at = Attributes { call, operation: Operation::Delete, old: Some(&*old) };
+        let at = Attributes::new(call, Operation::Delete, Some(&*old), Some(&*old));
         server.admission.validate(server, &at, None).await?;
         let mut new = old.boxed_clone();
         let plan = plan(&mut *new, options, server.clock.now_seconds());

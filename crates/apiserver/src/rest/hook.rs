@@ -37,6 +37,8 @@ pub(crate) trait Hook: Send + Sync {
 
 /// The hook of a resource, if it has one.
 pub(crate) fn of(resource: &Resource) -> Option<&'static dyn Hook> {
-    let _ = resource;
-    None
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "services") => Some(&crate::sub::service::Services),
+        _ => None,
+    }
 }

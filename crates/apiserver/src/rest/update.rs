@@ -104,7 +104,7 @@ async fn attempt(
     }
     new.meta_mut().managed_fields = None;
     resource.behaviour.default(new);
-    let at = Attributes { call, operation: Operation::Update, old: Some(old) };
+    let at = Attributes::new(call, Operation::Update, Some(old), Some(old));
     server.admission.admit(server, &at, new).await?;
     resource.behaviour.default(new);
     let mut txn = Txn::default();

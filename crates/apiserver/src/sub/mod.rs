@@ -1,6 +1,7 @@
 //! Subresources and answers that are not the generic verbs: scale, binding, eviction, tokens, reviews,
 //! and what the registry does for Services.
 
+pub(crate) mod ranges;
 pub(crate) mod service;
 
 use crate::call::{Call, Outcome};

@@ -21,6 +21,11 @@ pub async fn server_at(clock: Clock) -> ApiServer {
     config.advertise = vec!["192.0.2.1".parse().unwrap()];
     let server = ApiServer::new(config).unwrap();
     server.bootstrap().await.unwrap();
+    // In a whole cluster the service account controller makes it.
+    let mut account = core::ServiceAccount::default();
+    account.metadata.name = Some("default".to_owned());
+    account.metadata.namespace = Some("default".to_owned());
+    Api::new(admin(&server)).create(account).await.unwrap();
     server
 }
 

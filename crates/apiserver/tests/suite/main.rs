@@ -1,5 +1,6 @@
 //! The API server as its clients see it, over a store in memory: in process and over TLS on loopback.
 
+mod admission;
 mod common;
 mod reading;
 mod wire;

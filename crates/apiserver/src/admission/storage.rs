@@ -1,0 +1,135 @@
+//! Rules about storage and ingress: the default classes, and claims that may grow.
+
+use super::{Attributes, Operation, Plugin, cast, cast_mut};
+use crate::server::Inner;
+use async_trait::async_trait;
+use krate_api::meta::ObjectMeta;
+use krate_api::quantity::Quantity;
+use krate_api::types::core::v1::PersistentVolumeClaim;
+use krate_api::types::networking::v1::{Ingress, IngressClass};
+use krate_api::types::storage::v1::StorageClass;
+use krate_api::{Kind, Object, Status};
+
+const CLASS_DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
+const CLASS_DEFAULT_BETA: &str = "storageclass.beta.kubernetes.io/is-default-class";
+const CLASS_BETA: &str = "volume.beta.kubernetes.io/storage-class";
+const INGRESS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
+const INGRESS_OLD: &str = "kubernetes.io/ingress.class";
+
+fn annotated(meta: &ObjectMeta, key: &str) -> bool {
+    meta.annotations.as_ref().and_then(|a| a.get(key)).is_some_and(|v| v == "true")
+}
+
+/// The names of all classes that are marked as default, newest first.
+async fn defaults<K: Kind>(server: &Inner, keys: &[&str]) -> Result<Vec<String>, Status> {
+    let mut found = Vec::new();
+    for class in server.read_all::<K>("").await? {
+        let class = class.typed::<K>().map_err(Status::internal)?;
+        let meta = class.meta();
+        if keys.iter().any(|key| annotated(meta, key)) {
+            let created = meta.creation_timestamp.as_ref().map(|t| t.0);
+            found.push((std::cmp::Reverse(created), meta.name.clone().unwrap_or_default()));
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(_, name)| name).collect())
+}
+
+/// DefaultStorageClass: a claim that names no class gets the default one.
+pub(super) struct DefaultStorageClass;
+
+#[async_trait]
+impl Plugin for DefaultStorageClass {
+    async fn admit(
+        &self,
+        server: &Inner,
+        at: &Attributes<'_>,
+        object: &mut dyn Object,
+    ) -> Result<(), Status> {
+        let creates = at.operation == Operation::Create && at.is_core("persistentvolumeclaims");
+        let Some(claim) = cast_mut::<PersistentVolumeClaim>(object).filter(|_| creates) else {
+            return Ok(());
+        };
+        let by_annotation = claim.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(CLASS_BETA));
+        let spec = claim.spec.get_or_insert_default();
+        if by_annotation || spec.storage_class_name.is_some() {
+            return Ok(());
+        }
+        let found = defaults::<StorageClass>(server, &[CLASS_DEFAULT, CLASS_DEFAULT_BETA]).await?;
+        spec.storage_class_name = found.into_iter().next();
+        Ok(())
+    }
+}
+
+/// DefaultIngressClass: the same for an Ingress; two defaults are an error.
+pub(super) struct DefaultIngressClass;
+
+#[async_trait]
+impl Plugin for DefaultIngressClass {
+    async fn admit(
+        &self,
+        server: &Inner,
+        at: &Attributes<'_>,
+        object: &mut dyn Object,
+    ) -> Result<(), Status> {
+        let creates = at.operation == Operation::Create && at.call.subresource.is_empty();
+        let Some(ingress) = cast_mut::<Ingress>(object).filter(|_| creates) else { return Ok(()) };
+        let old = ingress.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(INGRESS_OLD));
+        let spec = ingress.spec.get_or_insert_default();
+        if old || spec.ingress_class_name.is_some() {
+            return Ok(());
+        }
+        let found = defaults::<IngressClass>(server, &[INGRESS_DEFAULT]).await?;
+        if found.len() > 1 {
+            return Err(
+                at.forbidden(&format!("{} default IngressClasses were found, only 1 allowed", found.len()))
+            );
+        }
+        spec.ingress_class_name = found.into_iter().next();
+        Ok(())
+    }
+}
+
+/// PersistentVolumeClaimResize: a claim grows only when it is bound and its class allows it.
+pub(super) struct ClaimResize;
+
+#[async_trait]
+impl Plugin for ClaimResize {
+    async fn validate(
+        &self,
+        server: &Inner,
+        at: &Attributes<'_>,
+        object: Option<&dyn Object>,
+    ) -> Result<(), Status> {
+        let updates = at.operation == Operation::Update && at.is_core("persistentvolumeclaims");
+        let (Some(new), Some(old)) = (
+            object.and_then(cast::<PersistentVolumeClaim>).filter(|_| updates),
+            at.old.and_then(cast::<PersistentVolumeClaim>),
+        ) else {
+            return Ok(());
+        };
+        if requested(new) <= requested(old) {
+            return Ok(());
+        }
+        if old.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Bound") {
+            return Err(at.forbidden("Only bound persistent volume claims can be expanded"));
+        }
+        let class = new.spec.as_ref().and_then(|s| s.storage_class_name.clone()).unwrap_or_default();
+        let allows = match server.read::<StorageClass>("", &class).await? {
+            Some(class) => class.allow_volume_expansion == Some(true),
+            None => false,
+        };
+        if allows {
+            return Ok(());
+        }
+        Err(at.forbidden(
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must \
+             support resize",
+        ))
+    }
+}
+
+fn requested(claim: &PersistentVolumeClaim) -> Option<i64> {
+    let resources = claim.spec.as_ref()?.resources.as_ref()?;
+    Quantity::of(resources.requests.as_ref()?.get("storage")?).ok().map(|q| q.value())
+}
