@@ -101,6 +101,11 @@ impl<K: Kind> Api<K> {
         self.one(self.put(object, "status")).await
     }
 
+    /// Replaces the object at a subresource (`finalize`, `approval`).
+    pub async fn update_at(&self, object: K, subresource: &str) -> Result<Arc<K>, Status> {
+        self.one(self.put(object, subresource)).await
+    }
+
     pub async fn patch(
         &self,
         namespace: &str,

@@ -1,7 +1,7 @@
 //! What controllers are given to work with.
 
 use futures::future::BoxFuture;
-use krate_api::Kind;
+use krate_api::{Catalogue, Kind};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Supervisor};
 use krate_client::controller::{self, Outcome};
@@ -30,6 +30,25 @@ pub struct Context {
     /// This process in the election: `host_uuid`.
     pub identity: String,
     pub cluster: Cluster,
+    /// The resources that are served now; custom ones come and go.
+    pub resources: Resources,
+    /// Signs the token of a `kubernetes.io/service-account-token` Secret. Without it they stay empty.
+    pub sign: Option<SignToken>,
+}
+
+/// The present catalogue, and word of its changes.
+pub type Resources = tokio::sync::watch::Receiver<Arc<Catalogue>>;
+
+/// Makes the token of a Secret.
+pub type SignToken = Arc<dyn Fn(&SecretToken) -> String + Send + Sync>;
+
+/// Whose token is to be signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretToken {
+    pub namespace: String,
+    pub account: String,
+    pub account_uid: String,
+    pub secret: String,
 }
 
 /// Facts of the cluster that controllers need.
@@ -69,6 +88,8 @@ pub struct Env {
     pub metrics: Metrics,
     pub supervisor: Supervisor,
     pub cluster: Arc<Cluster>,
+    pub resources: Resources,
+    pub sign: Option<SignToken>,
     recorders: Arc<parking_lot::Mutex<HashMap<String, Recorder>>>,
 }
 
@@ -89,6 +110,8 @@ impl Env {
             metrics: context.metrics.clone(),
             supervisor,
             cluster: Arc::new(context.cluster.clone()),
+            resources: context.resources.clone(),
+            sign: context.sign.clone(),
             recorders: Arc::default(),
         }
     }

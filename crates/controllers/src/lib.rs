@@ -5,11 +5,14 @@
 //! service account, and know neither the API server nor the store. None polls; none writes what is already
 //! so: what a controller writes wakes it again, and must then lead to no further write.
 
+mod accounts;
 mod claim;
 mod deployment;
 mod endpoints;
 mod env;
+mod garbage;
 mod meta;
+mod namespace;
 mod nodes;
 mod pod_template;
 mod pods;
@@ -19,7 +22,7 @@ mod slow_start;
 #[cfg(test)]
 mod world;
 
-pub use env::{Cluster, Context, Env};
+pub use env::{Cluster, Context, Env, MANAGER, Resources, SecretToken, SignToken};
 
 use krate_base::{Shutdown, Supervisor};
 use krate_client::Elector;
@@ -39,6 +42,11 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpointslice-controller", endpoints::slices::start),
     ("endpoints-controller", endpoints::legacy::start),
     ("endpointslice-mirroring-controller", endpoints::mirror::start),
+    ("namespace-controller", namespace::start),
+    ("serviceaccount-controller", accounts::start_service_accounts),
+    ("root-ca-certificate-publisher-controller", accounts::start_root_ca),
+    ("serviceaccount-token-controller", accounts::start_tokens),
+    ("garbage-collector-controller", garbage::start),
     ("replicationcontroller-controller", replicas::start_replication_controllers),
 ];
 

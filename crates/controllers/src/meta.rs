@@ -2,9 +2,11 @@
 
 use jiff::Timestamp;
 use krate_api::meta::{ObjectMeta, OwnerReference, Time};
-use krate_api::{Kind, Reason, Status};
+use krate_api::object::DecodeError;
+use krate_api::{Kind, Reason, Shared, Status};
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Reads `null`, which Go writes for empty lists and maps, as the empty value.
 pub fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -39,6 +41,21 @@ pub struct MetaView {
     pub creation_timestamp: Option<Time>,
     pub deletion_timestamp: Option<Time>,
     pub deletion_grace_period_seconds: Option<i64>,
+}
+
+/// An object of any kind of which only the metadata is read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Slim(pub MetaView);
+
+impl krate_client::View for Slim {
+    fn of(object: &Shared) -> Result<Arc<Self>, DecodeError> {
+        #[derive(Deserialize)]
+        struct Head {
+            metadata: MetaView,
+        }
+        let head: Head = serde_json::from_slice(&object.bytes)?;
+        Ok(Arc::new(Self(head.metadata)))
+    }
 }
 
 impl MetaView {

@@ -43,6 +43,8 @@ impl World {
             elect: false,
             identity: "test".to_owned(),
             cluster,
+            resources: tokio::sync::watch::channel(Arc::new(krate_api::Catalogue::builtin())).1,
+            sign: Some(Arc::new(|token| format!("token of {}/{}", token.namespace, token.account))),
         };
         let env = Env::new(&context, context.supervisor.clone());
         for start in controllers {
