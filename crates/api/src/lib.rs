@@ -17,6 +17,7 @@ pub mod quantity;
 pub mod schema;
 pub mod status;
 pub mod strict;
+pub mod table;
 
 pub use catalogue::{Catalogue, Resource, Verb};
 pub use object::{Kind, Object, Shared, View};

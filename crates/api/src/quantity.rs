@@ -4,7 +4,7 @@
 //! zero, as the original does. Magnitudes beyond 10^28 are capped (the original keeps them as long as they
 //! have no binary suffix; nothing real is that large).
 
-use crate::k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+pub use crate::k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
