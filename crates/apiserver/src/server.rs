@@ -188,6 +188,12 @@ impl ApiServer {
         &self.0.authority
     }
 
+    /// The resources that are served now.
+    #[must_use]
+    pub fn catalogue(&self) -> Arc<Catalogue> {
+        self.0.catalogue()
+    }
+
     /// The metrics that this server writes.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {

@@ -47,6 +47,20 @@ impl UserInfo {
         Self::new("system:apiserver", &[MASTERS])
     }
 
+    /// The identity of a controller: the user `system:<name>` for the managers themselves
+    /// (`kube-controller-manager`, `kube-scheduler`, `kube-proxy`), for any other name the service account of
+    /// that name in `kube-system`, which has the rights of its bootstrap role.
+    #[must_use]
+    pub fn component(name: &str) -> Self {
+        if name.starts_with("kube-") {
+            return Self::new(&format!("system:{name}"), &[]);
+        }
+        Self::new(
+            &format!("system:serviceaccount:kube-system:{name}"),
+            &["system:serviceaccounts", "system:serviceaccounts:kube-system"],
+        )
+    }
+
     #[must_use]
     pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)

@@ -1,0 +1,25 @@
+//! A control plane in memory on a loopback port, for trying clients by hand: prints a kubeconfig's path.
+
+use krate_client::kubeconfig::{Entry, with_entry};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    krate_base::telemetry::init("info");
+    let cluster = krate_testing::ControlPlane::start().await?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let tls = cluster.api.tls(&["127.0.0.1".to_owned()])?;
+    let pair = cluster.api.authority().client("admin", &["system:masters"])?;
+    let entry = Entry {
+        name: "test",
+        server: &format!("https://{address}"),
+        ca_pem: cluster.api.authority().ca_certificate().as_bytes(),
+        cert_pem: pair.certificate.as_bytes(),
+        key_pem: pair.key.as_bytes(),
+    };
+    let path = std::env::args().nth(1).unwrap_or_else(|| "kubeconfig".to_owned());
+    std::fs::write(&path, with_entry("", &entry)?)?;
+    println!("KUBECONFIG={path}");
+    cluster.api.serve(listener, tls, cluster.supervisor.shutdown()).await;
+    Ok(())
+}
