@@ -69,7 +69,7 @@ impl Options {
             folder: None,
             clock,
             retention: Duration::from_secs(3_600),
-            history_bytes: 256 << 20,
+            history_bytes: 128 << 20,
             ring_bytes: 16 << 20,
             ring_events: 16_384,
         }
