@@ -1,0 +1,15 @@
+//! Slim views of the objects that the scheduler reads, made once per change and shared by everyone.
+//!
+//! They hold numbers and compiled selectors, never typed Kubernetes values.
+
+pub mod affinity;
+pub mod node;
+pub mod pod;
+pub mod resources;
+pub mod selection;
+
+pub use affinity::{PodAffinity, PodTerm, Spread};
+pub use node::NodeView;
+pub use pod::{HostPort, PodView, Scheduled};
+pub use resources::Resources;
+pub use selection::{Effect, NodeChoice, Taint, Term, Toleration, tolerated};
