@@ -15,4 +15,5 @@ pub mod views;
 pub use addr::Cidr;
 pub use dns::Dns;
 pub use link::PodNetwork;
+pub use link::routes::Routes;
 pub use proxy::Proxy;

@@ -22,7 +22,7 @@ pub const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 const AFFINITY_SECONDS: u32 = 10_800;
 
 /// A transport protocol, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Protocol {
     Tcp = 6,
     Udp = 17,

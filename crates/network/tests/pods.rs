@@ -3,8 +3,10 @@
 mod common;
 
 use common::{Ns, may_make_namespaces};
+use krate_network::link::edge::{Egress, HostPort};
 use krate_network::link::routes::{self, NodeView};
 use krate_network::link::{self, PodNetwork};
+use krate_network::views::Protocol;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -116,13 +118,105 @@ fn a_forged_source_address_does_not_leave_the_pod() {
     attach(&node, &network, "b", &b);
     a.sh("ip addr add 10.244.0.77/32 dev eth0");
     let received = b.run(|| std::net::UdpSocket::bind("0.0.0.0:10").unwrap());
-    received.set_nonblocking(true).unwrap();
-    // The kernel delivers within the send, so what is not there afterwards was dropped.
+    received.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
     a.run(|| {
-        std::net::UdpSocket::bind("10.244.0.77:0").unwrap().send_to(b"forged", "10.244.0.3:10").unwrap()
+        let send = |from: &str, text: &[u8]| {
+            std::net::UdpSocket::bind(from).unwrap().send_to(text, "10.244.0.3:10").unwrap();
+        };
+        send("10.244.0.77:0", b"forged");
+        send("0.0.0.0:0", b"honest");
     });
-    a.run(|| std::net::UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"honest", "10.244.0.3:10").unwrap());
     let mut buffer = [0; 16];
     let (n, from) = received.recv_from(&mut buffer).unwrap();
     assert_eq!((&buffer[..n], from.ip().to_string().as_str()), (&b"honest"[..], "10.244.0.2"));
+}
+
+#[test]
+fn ports_of_the_node_lead_to_a_pod() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (node, outside, pod) = (Ns::new(), Ns::new(), Ns::new());
+    node.join("eth1", "192.168.9.1/24", &outside, "eth0", "192.168.9.2/24");
+    let port = |host_ip: Option<&str>, host_port| HostPort {
+        protocol: Protocol::Tcp,
+        host_ip: host_ip.map(|ip| ip.parse().unwrap()),
+        host_port,
+        container_port: 80,
+    };
+    let ports = [port(None, 8080), port(Some("192.168.9.1"), 8081), port(Some("127.0.0.1"), 8082)];
+    let before = network(&node, "10.244.0.0/24", folder.path());
+    let (attaching, path) = (before.clone(), pod.path());
+    node.block_on(move || async move { attaching.attach_with_ports("a", &path, &ports).await }).unwrap();
+    pod.serve_tcp(80, "pod");
+    let check = || {
+        for to in ["192.168.9.1:8080", "192.168.9.1:8081"] {
+            let seen = outside.greet(to).unwrap_or_else(|e| panic!("{to}: {e}"));
+            assert_eq!(seen, ("pod".into(), "192.168.9.2".parse().unwrap()), "the source is kept");
+        }
+        for to in ["127.0.0.1:8080", "127.0.0.1:8082", "10.244.0.1:8080"] {
+            assert_eq!(node.greet(to).unwrap_or_else(|e| panic!("{to}: {e}")).0, "pod");
+        }
+        assert_eq!(pod.greet("192.168.9.1:8080").expect("a pod reaches itself").0, "pod");
+        assert!(outside.greet("192.168.9.1:8082").is_err());
+    };
+    outside.sh("ip route add default via 192.168.9.1");
+    check();
+    let after = network(&node, "10.244.0.0/24", folder.path());
+    check();
+    node.block_on(move || async move { after.detach("a").await }).unwrap();
+    assert!(outside.greet("192.168.9.1:8080").is_err());
+    assert!(!node.sh("nft list table ip krate-pods").contains("10.244.0.2"));
+}
+
+#[test]
+fn egress_hides_pods_only_if_asked_for() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (node, outside, a, b) = (Ns::new(), Ns::new(), Ns::new(), Ns::new());
+    node.join("eth1", "192.168.9.1/24", &outside, "eth0", "192.168.9.2/24");
+    let inside = vec!["10.244.0.0/16".parse().unwrap()];
+    let config = link::Config {
+        pod_cidrs: vec!["10.244.0.0/24".parse().unwrap()],
+        mtu: 1500,
+        state_dir: folder.path().to_owned(),
+    };
+    let network = node.block_on(|| PodNetwork::with_egress(config, Egress::Nat { inside })).unwrap();
+    let ip_a = attach(&node, &network, "a", &a);
+    attach(&node, &network, "b", &b);
+    outside.serve_tcp(80, "outside");
+    b.serve_tcp(80, "b");
+    assert_eq!(a.greet("192.168.9.2:80").unwrap(), ("outside".into(), "192.168.9.1".parse().unwrap()));
+    assert_eq!(a.greet("10.244.0.3:80").unwrap(), ("b".into(), ip_a), "within the cluster nothing is hidden");
+}
+
+#[test]
+fn pods_have_an_address_of_each_family() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (node, a, b) = (Ns::new(), Ns::new(), Ns::new());
+    let config = link::Config {
+        pod_cidrs: ["10.244.0.0/24", "fd00:244::/64"].map(|c| c.parse().unwrap()).into(),
+        mtu: 1500,
+        state_dir: folder.path().to_owned(),
+    };
+    let network = node.block_on(|| PodNetwork::new(config)).unwrap();
+    attach(&node, &network, "a", &a);
+    attach(&node, &network, "b", &b);
+    let addresses = network.addresses("b").unwrap();
+    assert_eq!(addresses, ["10.244.0.3", "fd00:244::3"].map(|ip| ip.parse::<IpAddr>().unwrap()));
+    b.run(|| {
+        let listener = std::net::TcpListener::bind("[::]:80").unwrap();
+        std::thread::spawn(move || {
+            use std::io::Write;
+            let (mut stream, peer) = listener.accept().unwrap();
+            writeln!(stream, "b {}", peer.ip()).unwrap();
+        });
+    });
+    assert_eq!(a.greet("[fd00:244::3]:80").unwrap(), ("b".into(), "fd00:244::2".parse().unwrap()));
 }

@@ -280,7 +280,7 @@ fn the_local_policy_keeps_the_source_and_stays_on_the_node() {
     far.serve_tcp(8080, "far");
     c.service(
         r#"{"type":"NodePort","clusterIP":"10.96.0.7","externalTrafficPolicy":"Local",
-        "ports":[{"port":80,"nodePort":30080}]}"#,
+        "healthCheckNodePort":31999,"ports":[{"port":80,"nodePort":30080}]}"#,
     );
     c.endpoints("TCP", &[(&near_ip, "one"), (&far_ip, "two")]);
     c.one.ns.sh("ip route add 192.168.9.0/24 dev eth1 || true");
@@ -289,10 +289,24 @@ fn the_local_policy_keeps_the_source_and_stays_on_the_node() {
         let (name, source) = c.outside.greet("192.168.9.1:30080").unwrap();
         assert_eq!((name.as_str(), source.to_string().as_str()), ("near", "192.168.9.2"));
     }
+    let health = || http_get(&c.outside, "192.168.9.1:31999");
+    let healthy = || health().filter(|reply| reply.starts_with("HTTP/1.1 200"));
+    assert!(c.one.until("health", healthy).contains(r#""localEndpoints":1"#));
     c.endpoints("TCP", &[(&far_ip, "two")]);
+    c.one.until("no health", || health().filter(|reply| reply.starts_with("HTTP/1.1 503")));
     let from_inside = || near.greet("172.18.0.2:30080").ok().filter(|(name, _)| name == "far");
     let (_, source) = c.one.until("from inside the cluster it goes anywhere", from_inside);
     assert_eq!(source.to_string(), near_ip);
+}
+
+fn http_get(ns: &Ns, to: &'static str) -> Option<String> {
+    use std::io::{Read, Write};
+    ns.run(move || {
+        let mut stream = std::net::TcpStream::connect_timeout(&to.parse().unwrap(), PATIENCE).ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).ok().map(|_| reply)
+    })
 }
 
 #[test]
@@ -397,4 +411,26 @@ fn datagrams_follow_the_endpoints() {
     assert_eq!(c.one.until("an answer", ask), "near");
     c.endpoints("UDP", &[(&far_ip, "two")]);
     c.one.until("the same flow reaches the new endpoint", || ask().filter(|name| name == "far"));
+}
+
+#[test]
+fn load_balancer_addresses_serve_their_source_ranges() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (near, near_ip) = c.pod(true);
+    near.serve_tcp(8080, "near");
+    c.outside.sh("ip route add 10.99.0.1/32 via 192.168.9.1");
+    c.outside.sh("ip addr add 192.168.77.2/32 dev eth0");
+    c.one.ns.sh("ip route add 192.168.77.2/32 dev eth1");
+    let json = r#"{"metadata":{"namespace":"a","name":"web"},"spec":{"type":"LoadBalancer","clusterIP":"10.96.0.7",
+        "loadBalancerSourceRanges":["192.168.9.0/24","192.168.9.0/28","172.16.0.0/12"],"ports":[{"port":80}]},
+        "status":{"loadBalancer":{"ingress":[{"ip":"10.99.0.1"}]}}}"#;
+    c.api.put(&Service::decode(json.as_bytes()).unwrap());
+    c.endpoints("TCP", &[(&near_ip, "one")]);
+    c.one.until("an address in the range", || c.outside.greet("10.99.0.1:80").ok());
+    c.outside.sh("ip route replace 10.99.0.1/32 via 192.168.9.1 src 192.168.77.2");
+    let other = c.outside.greet("10.99.0.1:80");
+    assert!(other.is_err(), "an address outside of the range");
 }

@@ -6,6 +6,7 @@
 //! leased.
 
 use super::Error;
+use super::edge::HostPort;
 use crate::addr::Cidr;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
@@ -20,8 +21,19 @@ const FILE: &str = "leases.json";
 struct State {
     /// By range: the address that was leased last.
     last: BTreeMap<String, IpAddr>,
-    /// By sandbox.
-    leases: BTreeMap<String, Vec<IpAddr>>,
+    leases: Leases,
+}
+
+/// What sandboxes hold, by their identifiers.
+pub type Leases = BTreeMap<String, Lease>;
+
+/// What one sandbox holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// One of each range.
+    pub addresses: Vec<IpAddr>,
+    #[serde(default)]
+    pub ports: Vec<HostPort>,
 }
 
 /// The leases of one node.
@@ -49,12 +61,12 @@ impl Ipam {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => State::default(),
             Err(e) => return Err(failed(e)),
         };
-        let used = state.leases.values().flatten().copied().collect();
+        let used = state.leases.values().flat_map(|l| &l.addresses).copied().collect();
         Ok(Self { file, ranges: ranges.to_vec(), state, used })
     }
 
-    /// The addresses of a sandbox, one per range, and whether they were leased just now.
-    pub fn lease(&mut self, sandbox: &str) -> Result<(Vec<IpAddr>, bool), Error> {
+    /// The lease of a sandbox, and whether it was made just now; the ports are those of the first call.
+    pub fn lease(&mut self, sandbox: &str, ports: &[HostPort]) -> Result<(Lease, bool), Error> {
         if let Some(held) = self.state.leases.get(sandbox) {
             return Ok((held.clone(), false));
         }
@@ -65,12 +77,13 @@ impl Ipam {
             addresses.push(address);
         }
         self.used.extend(&addresses);
-        self.state.leases.insert(sandbox.to_owned(), addresses.clone());
+        let lease = Lease { addresses, ports: ports.to_vec() };
+        self.state.leases.insert(sandbox.to_owned(), lease.clone());
         if let Err(error) = self.save() {
             self.forget(sandbox);
             return Err(error);
         }
-        Ok((addresses, true))
+        Ok((lease, true))
     }
 
     /// Ends a lease; none is no error.
@@ -79,8 +92,13 @@ impl Ipam {
     }
 
     #[must_use]
-    pub fn leased(&self, sandbox: &str) -> Option<Vec<IpAddr>> {
-        self.state.leases.get(sandbox).cloned()
+    pub fn leased(&self, sandbox: &str) -> Option<&Lease> {
+        self.state.leases.get(sandbox)
+    }
+
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.state.leases
     }
 
     pub fn sandboxes(&self) -> impl Iterator<Item = &str> {
@@ -88,8 +106,8 @@ impl Ipam {
     }
 
     fn forget(&mut self, sandbox: &str) -> bool {
-        let Some(addresses) = self.state.leases.remove(sandbox) else { return false };
-        for address in addresses {
+        let Some(lease) = self.state.leases.remove(sandbox) else { return false };
+        for address in lease.addresses {
             self.used.remove(&address);
         }
         true
@@ -124,7 +142,7 @@ mod tests {
     }
 
     fn lease(ipam: &mut Ipam, sandbox: &str) -> String {
-        ipam.lease(sandbox).unwrap().0[0].to_string()
+        ipam.lease(sandbox, &[]).unwrap().0.addresses[0].to_string()
     }
 
     #[test]
@@ -138,7 +156,7 @@ mod tests {
             ["10.1.0.3", "10.1.0.4", "10.1.0.5", "10.1.0.6"]
         );
         assert_eq!(lease(&mut ipam, "f"), "10.1.0.2");
-        assert!(matches!(ipam.lease("g"), Err(Error::Exhausted(_))));
+        assert!(matches!(ipam.lease("g", &[]), Err(Error::Exhausted(_))));
         ipam.release("d").unwrap();
         assert_eq!(lease(&mut ipam, "g"), "10.1.0.5");
     }
@@ -165,11 +183,11 @@ mod tests {
                 let sandbox = sandbox.to_string();
                 if take {
                     let free = ipam.used.len() < 13;
-                    prop_assert_eq!(ipam.lease(&sandbox).is_ok(), free || ipam.leased(&sandbox).is_some());
+                    prop_assert_eq!(ipam.lease(&sandbox, &[]).is_ok(), free || ipam.leased(&sandbox).is_some());
                 } else {
                     ipam.release(&sandbox).unwrap();
                 }
-                let mut all: Vec<_> = ipam.state.leases.values().flatten().collect();
+                let mut all: Vec<_> = ipam.state.leases.values().flat_map(|l| &l.addresses).collect();
                 let count = all.len();
                 all.sort();
                 all.dedup();

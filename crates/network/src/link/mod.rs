@@ -9,9 +9,10 @@
 //! Hardware addresses follow from the IP addresses and are entered as permanent neighbours on both sides,
 //! so that no ARP or neighbour discovery stands between a pod's creation and its first packet.
 //!
-//! Addresses are leased by [`ipam`], on disk, and survive a restart. Other nodes' ranges are reached over
+//! Ports of the node that lead to pods, and the way out of the cluster, are in [`edge`]. Addresses are leased by [`ipam`], on disk, and survive a restart. Other nodes' ranges are reached over
 //! the routes of [`routes`].
 
+pub mod edge;
 pub mod ipam;
 pub mod netns;
 pub mod routes;
@@ -19,8 +20,9 @@ pub mod rtnl;
 pub mod sysctl;
 
 use crate::addr::{Cidr, octets};
-use crate::netlink;
-use ipam::Ipam;
+use crate::{netlink, nft};
+use edge::{Egress, HostPort};
+use ipam::{Ipam, Lease};
 use nix::errno::Errno;
 use parking_lot::Mutex;
 use rtnl::{Rtnl, Veth};
@@ -55,6 +57,8 @@ pub enum Error {
     Kernel { what: String, source: netlink::Error },
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Nft(#[from] nft::Error),
     /// Every address of the node's range is leased.
     #[error("no addresses available in range {0}")]
     Exhausted(Cidr),
@@ -71,12 +75,19 @@ pub struct PodNetwork(Arc<Inner>);
 
 struct Inner {
     config: Config,
+    egress: Egress,
     ipam: Mutex<Ipam>,
 }
 
 impl PodNetwork {
-    /// Makes the node ready to forward between pods, and reads the leases of an earlier run.
+    /// Makes the node ready to forward between pods, and reads the leases of an earlier run. Pods have no
+    /// way out of the cluster.
     pub async fn new(config: Config) -> Result<Self, Error> {
+        Self::with_egress(config, Egress::None).await
+    }
+
+    /// Like [`new`](Self::new), with the pods' way out of the cluster.
+    pub async fn with_egress(config: Config, egress: Egress) -> Result<Self, Error> {
         let v4 = config.pod_cidrs.iter().filter(|c| c.base().is_ipv4()).count();
         if config.pod_cidrs.is_empty() || v4 > 1 || config.pod_cidrs.len() - v4 > 1 {
             return Err(Error::Ranges(config.pod_cidrs));
@@ -84,6 +95,7 @@ impl PodNetwork {
         let network = Self(Arc::new(Inner {
             ipam: Mutex::new(Ipam::open(&config.state_dir, &config.pod_cidrs)?),
             config,
+            egress,
         }));
         let this = network.clone();
         netns::here(move || this.0.prepare_node()).await?;
@@ -96,19 +108,30 @@ impl PodNetwork {
         self.0.config.pod_cidrs.iter().filter_map(ipam::gateway).collect()
     }
 
-    /// Gives the pod whose network namespace is at `netns` its interface and addresses. Calling it again
+    /// Gives the pod whose network namespace is at `netns` its interface and its addresses. Calling it again
     /// for the same sandbox gives the same addresses.
     pub async fn attach(&self, sandbox: &str, netns: &Path) -> Result<Vec<IpAddr>, Error> {
+        self.attach_with_ports(sandbox, netns, &[]).await
+    }
+
+    /// Like [`attach`](Self::attach), with ports of the node that lead to the pod.
+    pub async fn attach_with_ports(
+        &self,
+        sandbox: &str,
+        netns: &Path,
+        ports: &[HostPort],
+    ) -> Result<Vec<IpAddr>, Error> {
         let target = File::open(netns).map_err(|source| Error::File { path: netns.into(), source })?;
-        let (addresses, fresh) = self.0.ipam.lock().lease(sandbox)?;
-        let (this, name, pod) = (self.clone(), link_name(sandbox), addresses.clone());
+        let (lease, fresh) = self.0.ipam.lock().lease(sandbox, ports)?;
+        let (this, name, pod) = (self.clone(), link_name(sandbox), lease.clone());
         let made = netns::here(move || {
-            this.0.connect(&name, &target, &pod)?;
+            this.0.connect(&name, &target, &pod.addresses)?;
+            nft::commit(&edge::change(&this.0.config.pod_cidrs, &pod.addresses, &pod.ports, true))?;
             netns::enter(&target)?;
-            this.0.configure_pod(&pod)
+            this.0.configure_pod(&pod.addresses)
         });
         match made.await {
-            Ok(()) => Ok(addresses),
+            Ok(()) => Ok(lease.addresses),
             Err(error) => {
                 if fresh {
                     self.detach(sandbox).await?;
@@ -120,10 +143,11 @@ impl PodNetwork {
 
     /// Removes the pod's interface and frees its addresses. What is gone already is no error.
     pub async fn detach(&self, sandbox: &str) -> Result<(), Error> {
-        let name = link_name(sandbox);
+        let (this, name) = (self.clone(), link_name(sandbox));
+        let lease = self.0.ipam.lock().leased(sandbox).cloned();
         netns::here(move || {
-            let rtnl = Rtnl::open()?;
-            rtnl.delete_link(&name)
+            this.0.close_ports(&lease.unwrap_or_default())?;
+            Rtnl::open()?.delete_link(&name)
         })
         .await?;
         self.0.ipam.lock().release(sandbox)
@@ -142,7 +166,7 @@ impl PodNetwork {
     /// The addresses that a sandbox has.
     #[must_use]
     pub fn addresses(&self, sandbox: &str) -> Option<Vec<IpAddr>> {
-        self.0.ipam.lock().leased(sandbox)
+        self.0.ipam.lock().leased(sandbox).map(|l| l.addresses.clone())
     }
 }
 
@@ -152,6 +176,8 @@ impl Inner {
         // A pod that reaches itself through a Service leaves by the interface that it came in by.
         sysctl::set("net/ipv4/conf/all/send_redirects", "0")?;
         sysctl::set("net/ipv4/conf/default/send_redirects", "0")?;
+        // Ports of the node lead to pods from its loopback too; the rules keep everybody else off it.
+        sysctl::set("net/ipv4/conf/all/route_localnet", "1")?;
         if self.config.pod_cidrs.iter().any(|c| c.base().is_ipv6()) {
             sysctl::set("net/ipv6/conf/all/forwarding", "1")?;
         }
@@ -160,7 +186,16 @@ impl Inner {
         for cidr in &self.config.pod_cidrs {
             rtnl.refuse(*cidr, REFUSE_METRIC)?;
         }
-        Ok(())
+        let leases = self.ipam.lock().leases().clone();
+        Ok(nft::commit(&edge::rebuild(&self.config.pod_cidrs, &self.egress, &leases))?)
+    }
+
+    /// Takes a pod's ports of the node away. They may be gone: an attach that failed has not made them.
+    fn close_ports(&self, lease: &Lease) -> Result<(), Error> {
+        match nft::commit(&edge::change(&self.config.pod_cidrs, &lease.addresses, &lease.ports, false)) {
+            Err(nft::Error::Refused { errno: Errno::ENOENT, .. }) => Ok(()),
+            result => Ok(result?),
+        }
     }
 
     /// The pair, and the node's side of it.

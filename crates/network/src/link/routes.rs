@@ -1,12 +1,22 @@
 //! Routes to the other nodes' pods: which there should be ([`plan`]), what to change ([`diff`]).
 //!
-//! Pods of another node are reached over that node's own address, so the nodes must share a link.
+//! [`Routes`] does it as Nodes come and go. Pods of another node are reached over that node's own address, so the nodes must share a link.
 
 use super::rtnl::{Route, Rtnl};
 use super::{Error, netns};
 use crate::addr::Cidr;
+use krate_api::types::core::v1::Node;
+use krate_base::{Rng, Shutdown};
+use krate_client::{Informer, Informers, Source};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// First pause before a route that the kernel refused is tried again; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// What the routes need to know of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +69,57 @@ pub async fn apply(wanted: BTreeSet<Route>) -> Result<Vec<Error>, Error> {
         Ok(results.filter_map(Result::err).collect())
     })
     .await
+}
+
+/// Keeps the routes of node `own` as the Nodes ask for, until shutdown.
+pub struct Routes {
+    own: String,
+    nodes: Informer<NodeView>,
+    rng: Rng,
+    changed: Arc<Notify>,
+}
+
+impl Routes {
+    #[must_use]
+    pub fn new(own: &str, informers: &Informers, rng: Rng) -> Self {
+        let nodes = informers.get::<NodeView>(Source::of::<Node>());
+        let changed = Arc::new(Notify::new());
+        let told = changed.clone();
+        nodes.subscribe(move |old, new| {
+            // Nodes report all the time; what concerns routes changes rarely.
+            if old != new {
+                told.notify_one();
+            }
+        });
+        Self { own: own.to_owned(), nodes, rng, changed }
+    }
+
+    /// Runs until shutdown. The routes stay, as the pods do.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
+        shutdown.run_until_cancelled(self.follow()).await.unwrap_or(Ok(()))
+    }
+
+    async fn follow(&self) -> Result<(), Error> {
+        self.nodes.synced().await;
+        let mut pause = RETRY_FIRST;
+        loop {
+            let nodes = self.nodes.list();
+            let failed = apply(plan(&self.own, nodes.iter().map(|n| &**n))).await?;
+            if failed.is_empty() {
+                pause = RETRY_FIRST;
+                self.changed.notified().await;
+                continue;
+            }
+            for error in failed {
+                tracing::warn!(%error, "a route to another node's pods is missing; it will be tried again");
+            }
+            let retry = tokio::time::sleep(self.rng.jitter(pause, 1.0));
+            tokio::select! {
+                () = retry => pause = (pause * 2).min(RETRY_MAX),
+                () = self.changed.notified() => pause = RETRY_FIRST,
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@
 //! Rules are never changed, only chains are made and deleted; what varies lives in set elements.
 
 pub mod expr;
+mod packet;
 mod wire;
 
 pub use expr::{Expr, Reg, Verdict};
+pub use packet::{chain, port_bytes};
 
 use crate::netlink::{self, Family as Netlink, Socket};
 use nix::errno::Errno;

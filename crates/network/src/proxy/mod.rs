@@ -6,9 +6,11 @@
 //! touched, except datagram flows to endpoints that are gone ([`conntrack`]).
 
 pub mod conntrack;
+mod health;
 pub mod layout;
 pub mod plan;
 pub mod program;
+mod rules;
 
 use crate::addr::Cidr;
 use crate::link::{self, rtnl::Rtnl, sysctl};
@@ -23,7 +25,7 @@ use layout::{Layout, SERVICE_LINK, TABLE};
 use parking_lot::Mutex;
 use plan::{Node, ServicePlan};
 use program::{Program, Stale};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,12 +107,17 @@ impl Proxy {
         let slice_informer = config.informers.get::<SliceView>(Source::of::<EndpointSlice>());
         let slices = slice_informer.index("service", |s: &SliceView| s.service_key().into_iter().collect());
         let dirty = Arc::new(Dirty::default());
-        let told = dirty.clone();
-        services.subscribe(move |old, new| told.add(old.or(new).map(|s| s.key())));
-        let told = dirty.clone();
+        // The informers outlive a proxy that is started again.
+        let told = Arc::downgrade(&dirty);
+        services.subscribe(move |old, new| {
+            let Some(dirty) = told.upgrade() else { return };
+            dirty.add(old.or(new).map(|s| s.key()));
+        });
+        let told = Arc::downgrade(&dirty);
         slice_informer.subscribe(move |old, new| {
-            told.add(old.and_then(|s| s.service_key()));
-            told.add(new.and_then(|s| s.service_key()));
+            let Some(dirty) = told.upgrade() else { return };
+            dirty.add(old.and_then(|s| s.service_key()));
+            dirty.add(new.and_then(|s| s.service_key()));
         });
         Self { config, services, slices, slice_informer, dirty, applied: watch::Sender::new(0) }
     }
@@ -135,17 +142,21 @@ impl Proxy {
         let mut programs: Vec<Program> = layouts(&self.config).into_iter().map(Program::new).collect();
         let mut rebuild = true;
         let mut stale = Vec::new();
+        let (mut checks, mut ports) = (Checks::default(), health::Ports::default());
         let mut pause = RETRY_FIRST;
         loop {
             let started = Instant::now();
             let keys = self.dirty.take();
-            let (transactions, more) = self.transactions(&mut programs, &keys, rebuild);
+            let plans = self.plans(&keys);
+            checks.change(&plans);
+            let (transactions, more) = transactions(&mut programs, &plans, rebuild);
             stale.extend(more);
             let forget = stale.clone();
             match tokio::task::spawn_blocking(move || carry_out(&transactions, &forget)).await? {
                 Ok(()) => {
                     (rebuild, pause) = (false, RETRY_FIRST);
                     stale.clear();
+                    ports.set(checks.by_port()).await;
                     self.count(started, &programs);
                     self.applied.send_modify(|n| *n += 1);
                     self.dirty.changed.notified().await;
@@ -162,31 +173,16 @@ impl Proxy {
         }
     }
 
-    /// What to tell the kernel about the Services of these keys, in every family, and what it is to forget.
-    fn transactions(
-        &self,
-        programs: &mut [Program],
-        keys: &[String],
-        rebuild: bool,
-    ) -> (Vec<Transaction>, Vec<Stale>) {
+    /// What the Services of these keys mean on this node; `None` for one that is gone.
+    fn plans(&self, keys: &[String]) -> Plans {
         let node =
             Node { name: self.config.node_name.clone(), answered_here: self.config.answered_here.clone() };
-        let plans: Vec<(&str, Option<ServicePlan>)> = keys
-            .iter()
-            .map(|key| {
-                let slices = self.slices.get(key);
-                let service = self.services.get(key);
-                (key.as_str(), service.map(|s| plan::plan(&s, slices.iter().map(|s| &**s), &node)))
-            })
-            .collect();
-        let mut stale = Vec::new();
-        let each = |program: &mut Program| {
-            let update = program.update(plans.iter().map(|(key, plan)| (*key, plan.as_ref())));
-            stale.extend(update.stale);
-            let ops = if rebuild { program.rebuild() } else { update.ops };
-            Transaction { family: program.family(), table: TABLE, ops }
+        let plan_of = |key: &String| {
+            let slices = self.slices.get(key);
+            let service = self.services.get(key)?;
+            Some(plan::plan(&service, slices.iter().map(|s| &**s), &node))
         };
-        (programs.iter_mut().map(each).collect(), stale)
+        keys.iter().map(|key| (key.clone(), plan_of(key))).collect()
     }
 
     fn count(&self, started: Instant, programs: &[Program]) {
@@ -197,6 +193,49 @@ impl Proxy {
         let frontends: usize = programs.iter().map(Program::len).sum();
         let help = "Number of addresses and ports that the proxy serves or refuses";
         metrics.set("krate_proxy_frontends", help, vec![], frontends as f64);
+    }
+}
+
+/// Plans by the Service's key.
+type Plans = Vec<(String, Option<ServicePlan>)>;
+
+/// What to tell the kernel about changed plans, in every family, and what it is to forget.
+fn transactions(programs: &mut [Program], plans: &Plans, rebuild: bool) -> (Vec<Transaction>, Vec<Stale>) {
+    let mut stale = Vec::new();
+    let each = |program: &mut Program| {
+        let update = program.update(plans.iter().map(|(key, plan)| (key.as_str(), plan.as_ref())));
+        stale.extend(update.stale);
+        let ops = if rebuild { program.rebuild() } else { update.ops };
+        Transaction { family: program.family(), table: TABLE, ops }
+    };
+    (programs.iter_mut().map(each).collect(), stale)
+}
+
+/// The health checks of all Services.
+#[derive(Default)]
+struct Checks(BTreeMap<String, (u16, usize)>);
+
+impl Checks {
+    fn change(&mut self, plans: &Plans) {
+        for (key, plan) in plans {
+            match plan.as_ref().and_then(|p| p.health) {
+                Some(health) => drop(self.0.insert(key.clone(), health)),
+                None => drop(self.0.remove(key)),
+            }
+        }
+    }
+
+    fn by_port(&self) -> BTreeMap<u16, health::Check> {
+        let check = |(key, (port, local_endpoints)): (&String, &(u16, usize))| {
+            let (namespace, name) = krate_api::object::split_key(key);
+            let check = health::Check {
+                namespace: namespace.into(),
+                name: name.into(),
+                local_endpoints: *local_endpoints,
+            };
+            (*port, check)
+        };
+        self.0.iter().map(check).collect()
     }
 }
 

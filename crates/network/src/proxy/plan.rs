@@ -74,6 +74,8 @@ pub struct ServicePlan {
     pub frontends: BTreeMap<Frontend, Plan>,
     /// Endpoints of this node, which may reach themselves through the Service.
     pub hairpins: BTreeSet<IpAddr>,
+    /// The port at which load balancers ask for health, and how many endpoints are on this node.
+    pub health: Option<(u16, usize)>,
 }
 
 /// Plans one Service from its slices.
@@ -95,6 +97,9 @@ pub fn plan<'a>(
             planned.frontends.extend(frontends(service, port, family, &endpoints));
         }
     }
+    // A balancer is to turn away from a node before its last endpoint is gone: only ready ones count.
+    let health_port = service.health_check_port.filter(|_| service.external_local);
+    planned.health = health_port.map(|port| (port, ready_here(slices, node)));
     planned.frontends.retain(|f, p| {
         !matches!(p, Plan::Reject | Plan::Drop) || !f.address.is_some_and(|a| node.answered_here.contains(&a))
     });
@@ -173,6 +178,13 @@ impl Endpoints {
         };
         Plan::Serve(Serve { reach, cluster, local, sticky, sources: disjoint(sources) })
     }
+}
+
+/// How many endpoints of this node are ready.
+fn ready_here<'a>(slices: impl IntoIterator<Item = &'a SliceView>, node: &Node) -> usize {
+    let endpoints = slices.into_iter().flat_map(|s| &s.endpoints);
+    let here = endpoints.filter(|e| e.ready && e.node.as_deref() == Some(node.name.as_str()));
+    here.filter_map(|e| e.addresses.first()).collect::<BTreeSet<_>>().len()
 }
 
 fn usable(all: &[(Backend, &EndpointView)], whom: impl Fn(&EndpointView) -> bool) -> Vec<Backend> {

@@ -303,6 +303,7 @@ mod tests {
         ServicePlan {
             frontends: [(frontend(port), plan)].into(),
             hairpins: backends(n).into_iter().map(|(ip, _)| ip).collect(),
+            health: None,
         }
     }
 
