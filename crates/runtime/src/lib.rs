@@ -3,5 +3,15 @@
 //! `cri` is the boundary that the kubelet sees; everything else is the embedded runtime behind it.
 //! This room knows no Pod and no API server.
 
+pub mod cgroup;
 pub mod cri;
+mod embedded;
+pub mod images;
+mod init;
+mod kernel;
+pub mod shim;
 pub mod streaming;
+mod usage;
+
+pub use embedded::{Config, EmbeddedRuntime};
+pub use shim::{reexec, shim_main};
