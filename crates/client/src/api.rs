@@ -147,6 +147,26 @@ impl<K: Kind> Api<K> {
         &self,
         namespace: &str,
         name: &str,
+        change: impl FnMut(&mut K) -> bool + Send,
+    ) -> Result<Arc<K>, Status> {
+        self.modify_at(namespace, name, "", change).await
+    }
+
+    /// As [`Api::modify`], of the status.
+    pub async fn modify_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        change: impl FnMut(&mut K) -> bool + Send,
+    ) -> Result<Arc<K>, Status> {
+        self.modify_at(namespace, name, "status", change).await
+    }
+
+    async fn modify_at(
+        &self,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
         mut change: impl FnMut(&mut K) -> bool + Send,
     ) -> Result<Arc<K>, Status> {
         let mut attempt = 1;
@@ -156,7 +176,7 @@ impl<K: Kind> Api<K> {
             if !change(&mut wanted) {
                 return Ok(present);
             }
-            match self.update(wanted).await {
+            match self.update_at(wanted, subresource).await {
                 Err(status) if status.is_conflict() && attempt < MODIFY_ATTEMPTS => attempt += 1,
                 result => return result,
             }

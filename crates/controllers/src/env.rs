@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Whose rights the shared informers and the election have: the user `system:kube-controller-manager`.
 pub const MANAGER: &str = "kube-controller-manager";
@@ -62,6 +63,10 @@ pub struct Cluster {
     pub node_mask_v6: u8,
     /// The certificate authority of the API, for pods (PEM).
     pub ca_pem: String,
+    /// A node that is silent for this long is no longer ready.
+    pub node_grace: Duration,
+    /// As `node_grace`, for a node that never reported.
+    pub node_startup_grace: Duration,
     /// Finished pods beyond this number are removed, the oldest first.
     pub terminated_pods: usize,
 }
@@ -73,6 +78,8 @@ impl Default for Cluster {
             node_mask_v4: 24,
             node_mask_v6: 64,
             ca_pem: String::new(),
+            node_grace: Duration::from_secs(50),
+            node_startup_grace: Duration::from_secs(60),
             terminated_pods: 12_500,
         }
     }

@@ -13,12 +13,16 @@ mod env;
 mod garbage;
 mod meta;
 mod namespace;
+mod node_ipam;
+mod node_lifecycle;
 mod nodes;
+mod pod_gc;
 mod pod_template;
 mod pods;
 mod ranking;
 mod replicas;
 mod slow_start;
+mod taint_eviction;
 #[cfg(test)]
 mod world;
 
@@ -47,6 +51,10 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("root-ca-certificate-publisher-controller", accounts::start_root_ca),
     ("serviceaccount-token-controller", accounts::start_tokens),
     ("garbage-collector-controller", garbage::start),
+    ("node-lifecycle-controller", node_lifecycle::start),
+    ("taint-eviction-controller", taint_eviction::start),
+    ("node-ipam-controller", node_ipam::start),
+    ("pod-garbage-collector-controller", pod_gc::start),
     ("replicationcontroller-controller", replicas::start_replication_controllers),
 ];
 

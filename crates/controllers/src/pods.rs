@@ -6,7 +6,7 @@ use krate_api::Shared;
 use krate_api::meta::OwnerReference;
 use krate_api::object::DecodeError;
 use krate_api::types::core::v1::{ContainerPort, Pod, PodCondition, Toleration};
-use krate_client::{Index, Informer, Informers, Source, View};
+use krate_client::{Index, Informer, Informers, Reference, Source, View};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -196,6 +196,20 @@ impl PodView {
         self.metadata.controller()
     }
 
+    /// What events about it refer to.
+    #[must_use]
+    pub fn reference(&self) -> Reference {
+        Reference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(self.metadata.namespace.clone()),
+            name: Some(self.metadata.name.clone()),
+            uid: Some(self.metadata.uid.clone()),
+            resource_version: Some(self.metadata.resource_version.clone()),
+            field_path: None,
+        }
+    }
+
     /// Restarts of all its containers.
     #[must_use]
     pub fn restarts(&self) -> i64 {
@@ -206,6 +220,23 @@ impl PodView {
     pub fn deletion_cost(&self) -> i32 {
         self.metadata.annotations.get(DELETION_COST).and_then(|c| c.parse().ok()).unwrap_or(0)
     }
+}
+
+/// Says in a pod's conditions that it is ended from outside (`DisruptionTarget`). Whether anything changed.
+pub fn disrupt(conditions: &mut Vec<PodCondition>, reason: &str, message: &str, now: Timestamp) -> bool {
+    if conditions.iter().any(|c| c.type_ == "DisruptionTarget" && c.status == "True") {
+        return false;
+    }
+    conditions.retain(|c| c.type_ != "DisruptionTarget");
+    conditions.push(PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_transition_time: Some(krate_api::meta::Time(now)),
+        ..PodCondition::default()
+    });
+    true
 }
 
 /// Whether a pod counts as available.
