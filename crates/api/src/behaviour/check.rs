@@ -158,7 +158,6 @@ pub fn positive(errors: &mut Errors, path: &Path, text: &QuantityText) -> Option
 }
 
 /// The amounts of a list.
-#[must_use]
 pub fn entries(list: Option<&Resources>) -> impl Iterator<Item = (&String, &QuantityText)> {
     list.into_iter().flatten()
 }

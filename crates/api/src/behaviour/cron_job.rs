@@ -1,9 +1,17 @@
 //! CronJobs.
 
-use super::fill::{self, text, value};
+use super::check::Check;
+use super::fill::{self, str_of, text, value};
+use super::pod_spec::warnings;
+use super::workload::counts;
 use super::{Behaviour, Typed, job, names};
+use crate::cron::{self, Schedule};
+use crate::field::{Errors, Path};
 use crate::types::batch::v1::CronJob;
 use std::sync::Arc;
+
+/// Length of a name: the jobs made of it add a dash and ten digits to it.
+const NAME: usize = 52;
 
 pub fn behaviour() -> Arc<dyn Behaviour> {
     Arc::new(Typed::<CronJob> {
@@ -11,6 +19,16 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_create,
         prepare_update,
         prepare_subresource,
+        validate,
+        validate_update: |subresource, new, old| match subresource {
+            "status" => vec![],
+            _ => validate_spec(new, Some(old)),
+        },
+        warnings: |cron, _| {
+            let path = Path::new("spec").child("jobTemplate").child("spec").child("template");
+            let spec = cron.spec.job_template.spec.as_ref();
+            spec.map(|s| warnings::template(&path, &s.template)).unwrap_or_default()
+        },
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -40,4 +58,72 @@ fn prepare_update(new: &mut CronJob, old: &CronJob) {
 
 fn prepare_subresource(_: &str, new: &mut CronJob, old: &CronJob) {
     new.spec.clone_from(&old.spec);
+}
+
+fn validate(cron: &CronJob) -> Errors {
+    let mut errors = validate_spec(cron, None);
+    let name = str_of(&cron.metadata.name);
+    if name.len() > NAME {
+        let path = Path::new("metadata").child("name");
+        errors.invalid(&path, name, &names::too_long(NAME));
+    }
+    errors
+}
+
+fn validate_spec(cron: &CronJob, old: Option<&CronJob>) -> Errors {
+    let mut errors = Errors::new();
+    let spec = &cron.spec;
+    let path = Path::new("spec");
+    if errors.required(&path.child("schedule"), &spec.schedule) {
+        let zoned = old.is_some_and(|o| o.spec.schedule.contains("TZ"));
+        validate_schedule(&mut errors, &path.child("schedule"), cron, zoned);
+    }
+    counts(&mut errors, &path, &[("startingDeadlineSeconds", spec.starting_deadline_seconds)]);
+    let same_zone = old.is_some_and(|o| o.spec.time_zone == spec.time_zone);
+    if let Some(zone) = spec.time_zone.as_ref().filter(|_| !same_zone) {
+        validate_zone(&mut errors, &path.child("timeZone"), zone);
+    }
+    errors.required_one_of(
+        &path.child("concurrencyPolicy"),
+        str_of(&spec.concurrency_policy),
+        &["Allow", "Forbid", "Replace"],
+    );
+    job::validate_template_spec(&mut errors, &path.child("jobTemplate"), &spec.job_template);
+    counts(
+        &mut errors,
+        &path,
+        &[
+            ("successfulJobsHistoryLimit", spec.successful_jobs_history_limit.map(i64::from)),
+            ("failedJobsHistoryLimit", spec.failed_jobs_history_limit.map(i64::from)),
+        ],
+    );
+    errors
+}
+
+fn validate_schedule(errors: &mut Errors, path: &Path, cron: &CronJob, zoned_before: bool) {
+    let schedule = &cron.spec.schedule;
+    if let Err(fault) = Schedule::parse(schedule) {
+        errors.invalid(path, schedule, &fault.to_string());
+    }
+    if !schedule.contains("TZ") {
+        return;
+    }
+    if !zoned_before {
+        let text = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        errors.invalid(path, schedule, text);
+    } else if cron.spec.time_zone.is_some() {
+        let text = "cannot use both timeZone field and TZ or CRON_TZ in schedule";
+        errors.invalid(path, schedule, text);
+    }
+}
+
+fn validate_zone(errors: &mut Errors, path: &Path, zone: &str) {
+    if zone.is_empty() {
+        errors.invalid(path, zone, "timeZone must be nil or non-empty string");
+    } else if zone.eq_ignore_ascii_case("Local") {
+        let text = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        errors.invalid(path, zone, text);
+    } else if let Err(fault) = cron::zone(zone) {
+        errors.invalid(path, zone, &fault.to_string());
+    }
 }

@@ -1,20 +1,30 @@
 //! Events, in their two versions.
 
-use super::fill::str_of;
+use super::check::Check;
+use super::fill::{is_empty, str_of};
 use super::{Behaviour, Typed, names};
+use crate::field::{Error, Errors, Path};
 use crate::types::core::v1::{Event, ObjectReference};
 use crate::types::events::v1::Event as NewEvent;
 use std::sync::Arc;
 
 /// `v1` events.
 pub fn behaviour() -> Arc<dyn Behaviour> {
-    Arc::new(Typed::<Event> { fields, check_name: names::subdomain_name, ..Default::default() })
+    Arc::new(Typed::<Event> {
+        fields,
+        validate,
+        validate_update: |_, new, _| validate(new),
+        check_name: names::subdomain_name,
+        ..Default::default()
+    })
 }
 
 /// `events.k8s.io/v1` events.
 pub fn new_behaviour() -> Arc<dyn Behaviour> {
     Arc::new(Typed::<NewEvent> {
         fields: new_fields,
+        validate: validate_new,
+        validate_update: validate_new_update,
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -59,4 +69,141 @@ fn new_fields(event: &NewEvent) -> Vec<(&'static str, String)> {
         ("reportingController", text(&event.reporting_controller)),
         ("type", text(&event.type_)),
     ]
+}
+
+/// Length of an event's words, in bytes.
+const WORD: usize = 128;
+/// Length of an event's text, in bytes.
+const NOTE: usize = 1024;
+
+/// What both versions hold, under the names of the old one.
+struct Facts<'a> {
+    namespace: &'a str,
+    about: &'a str,
+    timed: bool,
+    controller: &'a str,
+    instance: &'a str,
+    action: &'a str,
+    reason: &'a str,
+    message: &'a str,
+}
+
+fn validate(event: &Event) -> Errors {
+    common(&Facts {
+        namespace: str_of(&event.metadata.namespace),
+        about: str_of(&event.involved_object.namespace),
+        timed: event.event_time.is_some(),
+        controller: str_of(&event.reporting_component),
+        instance: str_of(&event.reporting_instance),
+        action: str_of(&event.action),
+        reason: str_of(&event.reason),
+        message: str_of(&event.message),
+    })
+}
+
+fn common(event: &Facts<'_>) -> Errors {
+    let mut errors = Errors::new();
+    let at = Path::new("involvedObject").child("namespace");
+    let (own, about) = (event.namespace, event.about);
+    let agrees = match (about.is_empty(), event.timed) {
+        (true, false) => matches!(own, "" | "default"),
+        (true, true) => matches!(own, "default" | "kube-system"),
+        (false, false) => own == about,
+        (false, true) => true,
+    };
+    if !agrees {
+        errors.invalid(&at, about, "does not match event.namespace");
+    }
+    if event.timed {
+        words(&mut errors, event);
+    }
+    errors.faults(&Path::new("namespace"), own, names::dns1123_subdomain(own));
+    errors
+}
+
+/// What an event in the new style has to say.
+fn words(errors: &mut Errors, event: &Facts<'_>) {
+    let controller = Path::new("reportingController");
+    errors.required(&controller, event.controller);
+    errors.faults(&controller, event.controller, names::qualified_name(event.controller));
+    for (field, word) in
+        [("reportingInstance", event.instance), ("action", event.action), ("reason", event.reason)]
+    {
+        let path = Path::new(field);
+        errors.required(&path, word);
+        if word.len() > WORD {
+            errors.invalid(&path, "", &format!("can have at most {WORD} characters"));
+        }
+    }
+    if event.message.len() > NOTE {
+        errors.invalid(&Path::new("message"), "", &format!("can have at most {NOTE} characters"));
+    }
+}
+
+fn new_facts(event: &NewEvent) -> Facts<'_> {
+    Facts {
+        namespace: str_of(&event.metadata.namespace),
+        about: event.regarding.as_ref().map_or("", |r| str_of(&r.namespace)),
+        timed: event.event_time.is_some(),
+        controller: str_of(&event.reporting_controller),
+        instance: str_of(&event.reporting_instance),
+        action: str_of(&event.action),
+        reason: str_of(&event.reason),
+        message: str_of(&event.note),
+    }
+}
+
+fn validate_new(event: &NewEvent) -> Errors {
+    let mut errors = common(&new_facts(event));
+    series(&mut errors, event);
+    if event.event_time.is_none() {
+        errors.push(Error::required(&Path::new("eventTime"), ""));
+    }
+    let kind = str_of(&event.type_);
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.invalid(&Path::new("type"), "", &format!("has invalid value: {kind}"));
+    }
+    let source = event.deprecated_source.as_ref();
+    for (field, set) in [
+        ("firstTimestamp", event.deprecated_first_timestamp.is_some()),
+        ("lastTimestamp", event.deprecated_last_timestamp.is_some()),
+        ("count", event.deprecated_count.unwrap_or(0) != 0),
+        ("source", source.is_some_and(|s| !is_empty(&s.component) || !is_empty(&s.host))),
+    ] {
+        if set {
+            errors.invalid(&Path::new(field), "", "needs to be unset");
+        }
+    }
+    errors
+}
+
+fn series(errors: &mut Errors, event: &NewEvent) {
+    if event.series.as_ref().is_some_and(|s| s.count < 2) {
+        errors.invalid(&Path::new("series.count"), "", "should be at least 2");
+    }
+}
+
+fn validate_new_update(_: &str, new: &NewEvent, old: &NewEvent) -> Errors {
+    let mut errors = common(&new_facts(new));
+    if new.series != old.series {
+        series(&mut errors, new);
+    }
+    errors.unchanged(&Path::new("involvedObject"), &new.regarding, &old.regarding);
+    errors.unchanged(&Path::new("reason"), &new.reason, &old.reason);
+    errors.unchanged(&Path::new("message"), &new.note, &old.note);
+    errors.unchanged(&Path::new("source"), &new.deprecated_source, &old.deprecated_source);
+    let first = Path::new("firstTimestamp");
+    errors.unchanged(&first, &new.deprecated_first_timestamp, &old.deprecated_first_timestamp);
+    let last = Path::new("lastTimestamp");
+    errors.unchanged(&last, &new.deprecated_last_timestamp, &old.deprecated_last_timestamp);
+    errors.unchanged(&Path::new("count"), &new.deprecated_count, &old.deprecated_count);
+    errors.unchanged(&Path::new("type"), &new.type_, &old.type_);
+    errors.unchanged(&Path::new("eventTime"), &new.event_time, &old.event_time);
+    errors.unchanged(&Path::new("action"), &new.action, &old.action);
+    errors.unchanged(&Path::new("related"), &new.related, &old.related);
+    let controller = Path::new("reportingController");
+    errors.unchanged(&controller, &new.reporting_controller, &old.reporting_controller);
+    let instance = Path::new("reportingInstance");
+    errors.unchanged(&instance, &new.reporting_instance, &old.reporting_instance);
+    errors
 }

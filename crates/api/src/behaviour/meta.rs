@@ -240,9 +240,10 @@ fn finalizers(finalizers: &[String], path: &Path) -> Errors {
     errors
 }
 
-/// The faults of finalizers of built-in kinds: a name without a domain must be a known one.
+/// The faults of finalizers of built-in kinds: a name without a domain must be a known one. Custom resources
+/// are free.
 #[must_use]
-pub fn standard_finalizers(meta: &ObjectMeta) -> Errors {
+pub(super) fn standard_finalizers(meta: &ObjectMeta) -> Errors {
     let path = Path::new("metadata").child("finalizers");
     let unknown = |f: &&String| !f.contains('/') && !STANDARD_FINALIZERS.contains(&f.as_str());
     fill::items(&meta.finalizers)

@@ -142,10 +142,14 @@ impl<K: Kind> Behaviour for Typed<K> {
         (self.prepare_subresource)(subresource, typed_mut(new), typed(old));
     }
     fn validate(&self, object: &dyn Object) -> Errors {
-        (self.validate)(typed(object))
+        let mut errors = meta::standard_finalizers(object.meta());
+        errors.extend((self.validate)(typed(object)));
+        errors
     }
     fn validate_update(&self, subresource: &str, new: &dyn Object, old: &dyn Object) -> Errors {
-        (self.validate_update)(subresource, typed(new), typed(old))
+        let mut errors = meta::standard_finalizers(new.meta());
+        errors.extend((self.validate_update)(subresource, typed(new), typed(old)));
+        errors
     }
     fn warnings(&self, object: &dyn Object, old: Option<&dyn Object>) -> Vec<String> {
         (self.warnings)(typed(object), old.map(|o| typed(o)))
@@ -245,34 +249,4 @@ pub fn of(group: &str, plural: &str) -> Arc<dyn Behaviour> {
 pub(crate) mod testing;
 
 #[cfg(test)]
-mod tests {
-    use crate::Catalogue;
-
-    #[test]
-    fn every_row_has_the_behaviour_of_its_own_kind() {
-        for row in Catalogue::builtin().iter() {
-            let mut object = (row.codec.empty)();
-            row.behaviour.default(&mut *object);
-            row.behaviour.prepare_create(&mut *object);
-            let old = object.boxed_clone();
-            row.behaviour.prepare_update(&mut *object, &*old);
-            row.behaviour.prepare_subresource("status", &mut *object, &*old);
-            assert!(object.equals(&*old), "{row:?}: an update that changes nothing changes nothing");
-            let _ = row.behaviour.validate(&*object);
-            let _ = row.behaviour.validate_update("", &*object, &*old);
-            let _ = row.behaviour.warnings(&*object, Some(&*old));
-            let _ = row.behaviour.fields(&*object);
-        }
-    }
-
-    #[test]
-    fn defaults_are_stable() {
-        for row in Catalogue::builtin().iter() {
-            let mut object = (row.codec.empty)();
-            row.behaviour.default(&mut *object);
-            let once = object.boxed_clone();
-            row.behaviour.default(&mut *object);
-            assert!(object.equals(&*once), "{row:?}: defaulting twice is defaulting once");
-        }
-    }
-}
+mod tests;

@@ -1,6 +1,9 @@
 //! The formats of names, keys and numbers, each as a list of what is wrong with a value (empty: nothing),
 //! in the original's words.
 
+use super::check::Check;
+use crate::field::{Errors, Path};
+
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const LABEL_TEXT: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
@@ -333,6 +336,24 @@ pub fn cidr(value: &str) -> Faults {
         return vec!["must not have bits set beyond the prefix length".to_owned()];
     }
     vec![]
+}
+
+/// A path below a domain, such as `example.com/controller`.
+pub fn domain_path(errors: &mut Errors, path: &Path, value: &str) {
+    if !errors.required(path, value) {
+        return;
+    }
+    match value.split_once('/') {
+        Some((host, rest)) if !host.is_empty() && !rest.is_empty() => {
+            errors.faults(path, host, dns1123_subdomain(host));
+            let good = |c: u8| c.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&c);
+            if !rest.bytes().all(good) {
+                let text = regex("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[]);
+                errors.invalid(path, rest, &text);
+            }
+        }
+        _ => errors.invalid(path, value, "must be a domain-prefixed path (such as \"acme.io/foo\")"),
+    }
 }
 
 #[cfg(test)]

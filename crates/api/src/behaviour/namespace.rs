@@ -1,7 +1,9 @@
 //! Namespaces.
 
-use super::fill::{str_of, text};
+use super::check::Check;
+use super::fill::{items, str_of, text};
 use super::{Behaviour, Typed, names};
+use crate::field::{Errors, Path};
 use crate::types::core::v1::Namespace;
 use std::sync::Arc;
 
@@ -16,6 +18,8 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_create,
         prepare_update,
         prepare_subresource,
+        validate: |namespace| finalizers(namespace, false),
+        validate_update,
         fields,
         check_name: names::label_name,
         ..Default::default()
@@ -57,4 +61,42 @@ fn prepare_subresource(subresource: &str, new: &mut Namespace, old: &Namespace) 
 fn fields(namespace: &Namespace) -> Vec<(&'static str, String)> {
     let phase = namespace.status.as_ref().map_or("", |s| str_of(&s.phase));
     vec![("status.phase", phase.to_owned())]
+}
+
+/// `spec.finalizers`; the original names the item at fault only when they are all that is written.
+fn finalizers(namespace: &Namespace, by_item: bool) -> Errors {
+    let mut errors = Errors::new();
+    let list = namespace.spec.as_ref().map_or(&[][..], |s| items(&s.finalizers));
+    let path = Path::new("spec").child("finalizers");
+    for (i, finalizer) in list.iter().enumerate() {
+        let path = if by_item { path.index(i) } else { path.clone() };
+        errors.faults(&path, finalizer, names::qualified_name(finalizer));
+        if !finalizer.contains('/')
+            && !matches!(finalizer.as_str(), FINALIZER | "orphan" | "foregroundDeletion")
+        {
+            let text = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(&path, finalizer, text);
+        }
+    }
+    errors
+}
+
+fn validate_update(subresource: &str, new: &Namespace, _: &Namespace) -> Errors {
+    match subresource {
+        "finalize" => finalizers(new, true),
+        "status" => {
+            let mut errors = Errors::new();
+            let phase = new.status.as_ref().map_or("", |s| str_of(&s.phase));
+            let (wanted, state) = match new.metadata.deletion_timestamp {
+                None => ("Active", "empty"),
+                Some(_) => ("Terminating", "not empty"),
+            };
+            if phase != wanted {
+                let text = format!("may only be '{wanted}' if `deletionTimestamp` is {state}");
+                errors.invalid(&Path::new("status").child("Phase"), phase, &text);
+            }
+            errors
+        }
+        _ => vec![],
+    }
 }

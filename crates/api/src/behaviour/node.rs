@@ -1,8 +1,12 @@
 //! Nodes.
 
-use super::fill;
+use super::check::{self, Check, entries};
+use super::fill::{self, items, str_of};
+use super::pod_spec::taint_effect;
 use super::{Behaviour, Typed, names};
-use crate::types::core::v1::Node;
+use crate::field::{Error, Errors, Path};
+use crate::types::core::v1::{Node, Taint};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub fn behaviour() -> Arc<dyn Behaviour> {
@@ -10,6 +14,8 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         default,
         prepare_update,
         prepare_subresource,
+        validate,
+        validate_update,
         fields,
         check_name: names::subdomain_name,
         ..Default::default()
@@ -37,4 +43,72 @@ fn prepare_subresource(_: &str, new: &mut Node, old: &Node) {
 fn fields(node: &Node) -> Vec<(&'static str, String)> {
     let off = node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
     vec![("spec.unschedulable", off.to_string())]
+}
+
+fn validate(node: &Node) -> Errors {
+    let mut errors = Errors::new();
+    common(&mut errors, node);
+    let cidrs = node.spec.as_ref().map_or(&[][..], |s| items(&s.pod_cidrs));
+    let path = Path::new("spec").child("podCIDRs");
+    for (i, cidr) in cidrs.iter().enumerate() {
+        errors.faults(&path.index(i), cidr, names::cidr(cidr));
+    }
+    let texts: Vec<&str> = cidrs.iter().map(String::as_str).collect();
+    if texts.len() > 2 || (texts.len() == 2 && !check::dual_stack(&texts)) {
+        errors.invalid(&path, cidrs, "may specify no more than one CIDR for each IP family");
+    }
+    errors
+}
+
+fn common(errors: &mut Errors, node: &Node) {
+    let list = node.spec.as_ref().map_or(&[][..], |s| items(&s.taints));
+    // The original looks for taints in the metadata.
+    taints(errors, &Path::new("metadata").child("taints"), list);
+    let Some(status) = &node.status else { return };
+    for (field, list) in [("capacity", &status.capacity), ("allocatable", &status.allocatable)] {
+        for (name, text) in entries(list.as_ref()) {
+            check::amount(errors, &Path::new("status").child(field).child(name), name, text);
+        }
+    }
+}
+
+fn taints(errors: &mut Errors, path: &Path, taints: &[Taint]) {
+    let mut seen = BTreeSet::new();
+    for (i, taint) in taints.iter().enumerate() {
+        let path = path.index(i);
+        errors.faults(&path.child("key"), &taint.key, names::qualified_name(&taint.key));
+        let value = str_of(&taint.value);
+        let faults = names::label_value(value);
+        if !faults.is_empty() {
+            errors.invalid(&path.child("value"), value, &faults.join(";"));
+        }
+        taint_effect(errors, &path.child("effect"), &taint.effect, false);
+        if !seen.insert((&taint.key, &taint.effect)) {
+            let text = "taints must be unique by key and effect pair";
+            errors.push(Error::duplicate(&path, taint).with_detail(text));
+        }
+    }
+}
+
+fn validate_update(_: &str, new: &Node, old: &Node) -> Errors {
+    let mut errors = Errors::new();
+    common(&mut errors, new);
+    let addresses = new.status.as_ref().map_or(&[][..], |s| items(&s.addresses));
+    for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
+        errors.push(Error::duplicate(&Path::new("status").child("addresses").index(i), address));
+    }
+    let (spec, was) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
+    let path = Path::new("spec");
+    if !items(&was.pod_cidrs).is_empty() && spec.pod_cidrs != was.pod_cidrs {
+        let text = "node updates may not change podCIDR except from \"\" to valid";
+        errors.forbidden(&path.child("podCIDRs"), text);
+    }
+    if !str_of(&was.provider_id).is_empty() && spec.provider_id != was.provider_id {
+        let text = "node updates may not change providerID except from \"\" to valid";
+        errors.forbidden(&path.child("providerID"), text);
+    }
+    if !check::same_text(&spec.external_id, &was.external_id) {
+        errors.forbidden(&path.child("externalID"), "may not be updated");
+    }
+    errors
 }

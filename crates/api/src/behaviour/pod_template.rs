@@ -1,8 +1,9 @@
 //! PodTemplates.
 
 use super::fill;
-use super::pod_spec::defaults;
+use super::pod_spec::{self, defaults};
 use super::{Behaviour, Typed, names};
+use crate::field::{Errors, Path};
 use crate::types::core::v1::PodTemplate;
 use std::sync::Arc;
 
@@ -14,7 +15,16 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
             let changed = !fill::same(&new.template, &old.template);
             fill::generation(&mut new.metadata, &old.metadata, changed);
         },
+        validate,
+        validate_update: |_, new, _| validate(new),
         check_name: names::subdomain_name,
         ..Default::default()
     })
+}
+
+fn validate(template: &PodTemplate) -> Errors {
+    let mut errors = Errors::new();
+    let none = Default::default();
+    pod_spec::template(&mut errors, &Path::new("template"), template.template.as_ref().unwrap_or(&none));
+    errors
 }

@@ -1,10 +1,13 @@
 //! PersistentVolumes.
 
+mod validate;
+
 use super::fill::{self, text, value};
 use super::pod_spec::defaults;
 use super::{Behaviour, Typed, names};
 use crate::types::core::v1::{PersistentVolume, PersistentVolumeStatus};
 use std::sync::Arc;
+pub use validate::inline as validate_inline;
 
 pub fn behaviour() -> Arc<dyn Behaviour> {
     Arc::new(Typed::<PersistentVolume> {
@@ -12,6 +15,8 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_create,
         prepare_update,
         prepare_subresource,
+        validate: validate::create,
+        validate_update: validate::update,
         check_name: names::subdomain_name,
         ..Default::default()
     })

@@ -1,10 +1,15 @@
 //! Jobs.
 
+mod policy;
+mod validate;
+
 use super::fill::{self, items_mut, text, value};
-use super::pod_spec::defaults;
+use super::pod_spec::{defaults, warnings};
 use super::{Behaviour, Typed, names};
+use crate::field::Path;
 use crate::types::batch::v1::{Job, JobSpec};
 use std::sync::Arc;
+pub use validate::template_spec as validate_template_spec;
 
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
@@ -17,6 +22,12 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_create,
         prepare_update,
         prepare_subresource,
+        validate: validate::create,
+        validate_update: validate::update,
+        warnings: |job, _| {
+            let path = Path::new("spec").child("template");
+            job.spec.as_ref().map(|s| warnings::template(&path, &s.template)).unwrap_or_default()
+        },
         fields,
         check_name: names::subdomain_name,
         ..Default::default()

@@ -1,0 +1,142 @@
+//! Roles and bindings, budgets, priorities, autoscalers, leases and events.
+
+use crate::behaviour::testing::Sample;
+use serde_json::json;
+
+const RBAC: &str = "rbac.authorization.k8s.io/v1";
+
+#[test]
+fn roles() {
+    let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
+    Sample::new(RBAC, "Role", json!({"metadata": {"name": "system:Reader"}, "rules": [rule]})).creates(&[
+        (
+            json!({"rules": [{}]}),
+            &[
+                "rules[0].verbs: Required value: verbs must contain at least one value",
+                "rules[0].apiGroups: Required value: resource rules must supply at least one api group",
+                "rules[0].resources: Required value: resource rules must supply at least one resource",
+            ],
+        ),
+        (
+            json!({"rules": [{"verbs": ["get"], "nonResourceURLs": ["/a"]}]}),
+            &["rules[0].nonResourceURLs: Invalid value: [\"/a\"]: namespaced rules cannot apply to non-resource URLs"],
+        ),
+        (
+            json!({"metadata": {"name": "a/b"}}),
+            &["metadata.name: Invalid value: \"a/b\": may not contain '/'"],
+        ),
+    ]);
+}
+
+#[test]
+fn bindings() {
+    let sample = Sample::new(
+        RBAC,
+        "RoleBinding",
+        json!({"roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "User", "name": "u"}]}),
+    );
+    sample.creates(&[
+        (
+            json!({"roleRef": {"kind": "X", "name": ""}}),
+            &[
+                "roleRef.kind: Unsupported value: \"X\": supported values: \"Role\", \"ClusterRole\"",
+                "roleRef.name: Required value",
+            ],
+        ),
+        (
+            json!({"subjects": [{"kind": "ServiceAccount", "name": "A"}, {"kind": "Y", "name": "y"}]}),
+            &[
+                "subjects[0].name: Invalid value: \"A\": a lowercase RFC 1123 subdomain must consist of lower case \
+                 alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
+                 'example.com', regex used for validation is \
+                 '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+                "subjects[1].kind: Unsupported value: \"Y\": supported values: \"ServiceAccount\", \"User\", \"Group\"",
+            ],
+        ),
+    ]);
+    sample.updates(&[(
+        json!({"roleRef": {"name": "other"}}),
+        &["roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"Role\",\"Name\":\"other\"}: \
+           cannot change roleRef"],
+    )]);
+}
+
+#[test]
+fn budgets() {
+    let spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}});
+    Sample::new("policy/v1", "PodDisruptionBudget", json!({"spec": spec})).creates(&[(
+        json!({"spec": {"minAvailable": "120%"}}),
+        &["spec.minAvailable: Invalid value: \"120%\": must not be greater than 100%"],
+    )]);
+}
+
+#[test]
+fn priorities() {
+    let sample = Sample::new("scheduling.k8s.io/v1", "PriorityClass", json!({"value": 10}));
+    sample.creates(&[
+        (
+            json!({"value": 1000000001}),
+            &["value: Forbidden: maximum allowed value of a user defined priority is 1000000000"],
+        ),
+        (
+            json!({"metadata": {"name": "system-mine"}}),
+            &["metadata.name: Forbidden: priority class names with 'system-' prefix are reserved for system use only. \
+               error: system-mine is not a known system priority class"],
+        ),
+    ]);
+    sample.updates(&[(
+        json!({"value": 11, "preemptionPolicy": "Never"}),
+        &[
+            "value: Forbidden: may not be changed in an update.",
+            "preemptionPolicy: Invalid value: \"Never\": field is immutable",
+        ],
+    )]);
+}
+
+#[test]
+fn autoscalers() {
+    let spec = json!({"scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"}, "maxReplicas": 3});
+    Sample::new("autoscaling/v2", "HorizontalPodAutoscaler", json!({"spec": spec})).creates(&[
+        (
+            json!({"spec": {"minReplicas": 5, "scaleTargetRef": {"name": ""}}}),
+            &[
+                "spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`",
+                "spec.scaleTargetRef.name: Required value",
+            ],
+        ),
+        (
+            json!({"spec": {"metrics": [{"type": "Pods", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 0}}}]}}),
+            &[
+                "spec.metrics[0].resource.target.averageUtilization: Invalid value: 0: must be greater than 0",
+                "spec.metrics[0].pods: Required value: must populate information for the given metric source",
+            ],
+        ),
+        (json!({"spec": {"behavior": {"scaleUp": {}}}}), &[]),
+    ]);
+}
+
+#[test]
+fn leases() {
+    Sample::new("coordination.k8s.io/v1", "Lease", json!({"spec": {"holderIdentity": "a"}})).creates(&[(
+        json!({"spec": {"leaseDurationSeconds": 0, "leaseTransitions": -1}}),
+        &[
+            "spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0",
+            "spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0",
+        ],
+    )]);
+}
+
+#[test]
+fn events() {
+    let event = json!({"involvedObject": {"kind": "Pod", "namespace": "default", "name": "web"}, "reason": "Started"});
+    Sample::new("v1", "Event", event).creates(&[(
+        json!({"involvedObject": {"namespace": "other"}}),
+        &["involvedObject.namespace: Invalid value: \"other\": does not match event.namespace"],
+    )]);
+    let event = json!({"regarding": {"namespace": "default"}, "reason": "Started", "action": "Start", "type": "Normal",
+        "reportingController": "kubelet", "reportingInstance": "n", "eventTime": "2026-01-01T00:00:00.000000Z"});
+    Sample::new("events.k8s.io/v1", "Event", event).creates(&[
+        (json!({"eventTime": null}), &["eventTime: Required value"]),
+        (json!({"action": null}), &["action: Required value"]),
+    ]);
+}
