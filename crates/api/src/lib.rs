@@ -13,6 +13,7 @@ pub mod field;
 pub mod fields;
 pub mod labels;
 pub mod object;
+pub mod openapi;
 pub mod quantity;
 pub mod schema;
 pub mod status;

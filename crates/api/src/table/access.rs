@@ -119,8 +119,10 @@ mod tests {
         assert_eq!(row(&request)[4..], [json!("24h"), json!("Pending")]);
         let status = request.status.get_or_insert_default();
         status.certificate = Some(crate::k8s_openapi::ByteString(vec![1]));
-        let mut condition = crate::types::certificates::v1::CertificateSigningRequestCondition::default();
-        condition.type_ = "Approved".into();
+        let condition = crate::types::certificates::v1::CertificateSigningRequestCondition {
+            type_: "Approved".into(),
+            ..Default::default()
+        };
         status.conditions = Some(vec![condition]);
         assert_eq!(row(&request)[5], "Approved,Issued");
     }
