@@ -358,6 +358,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn zones_have_names() {
+        assert!(zone("UTC").is_ok());
+        assert!(zone("Asia/Tokyo").is_ok());
+        assert_eq!(
+            zone("Mars/Base").map_err(|e| e.to_string()),
+            Err("unknown time zone Mars/Base".to_owned())
+        );
+        let schedule = Schedule::parse("CRON_TZ=Asia/Tokyo 0 9 * * *").expect("a schedule");
+        let after: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let next = schedule.next(after, &TimeZone::UTC).expect("a time");
+        assert_eq!(next.to_string(), "2026-01-02T00:00:00Z");
+    }
+
     proptest! {
         #[test]
         fn the_next_time_is_later_and_matches(
