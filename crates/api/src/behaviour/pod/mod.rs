@@ -1,5 +1,6 @@
 //! Pods.
 
+mod label_keys;
 mod resize;
 #[cfg(test)]
 mod tests;
@@ -8,9 +9,9 @@ mod validate;
 use super::fill::{self, items, str_of};
 use super::pod_spec::{defaults, warnings};
 use super::{Behaviour, Typed, names};
-use crate::field::Path;
+use crate::field::{Error, Errors, Path};
 use crate::quantity::Quantity;
-use crate::types::core::v1::{Container, Pod, PodSpec};
+use crate::types::core::v1::{Binding, Container, Pod, PodSpec};
 use std::sync::Arc;
 
 pub fn behaviour() -> Arc<dyn Behaviour> {
@@ -39,6 +40,7 @@ fn default(pod: &mut Pod) {
 
 fn prepare_create(pod: &mut Pod) {
     pod.metadata.generation = Some(1);
+    label_keys::merge(pod);
     let spec = pod.spec.get_or_insert_default();
     let qos = qos_class(spec);
     let mut status = crate::types::core::v1::PodStatus {
@@ -50,6 +52,20 @@ fn prepare_create(pod: &mut Pod) {
         status.conditions = Some(vec![gated()]);
     }
     pod.status = Some(status);
+}
+
+/// The faults of a binding, which names the node of a pod.
+#[must_use]
+pub fn validate_binding(binding: &Binding) -> Errors {
+    let mut errors = Errors::new();
+    let (path, target) = (Path::new("target"), &binding.target);
+    if !matches!(str_of(&target.kind), "" | "Node") {
+        errors.push(Error::not_supported(&path.child("kind"), &target.kind, &["Node", "<empty>"]));
+    }
+    if fill::is_empty(&target.name) {
+        errors.push(Error::required(&path.child("name"), ""));
+    }
+    errors
 }
 
 /// The condition of a pod that waits for its scheduling gates.

@@ -426,3 +426,21 @@ fn resizing_changes_resources_and_nothing_else() {
         ["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"]
     );
 }
+
+#[test]
+fn label_keys_narrow_selectors() {
+    let term = json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}},
+        "matchLabelKeys": ["version", "absent"], "mismatchLabelKeys": ["tenant"]});
+    let pod = pod(json!({
+        "metadata": {"labels": {"version": "2", "tenant": "a"}},
+        "spec": {"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}},
+    }));
+    let affinity = pod.spec.and_then(|s| s.affinity).and_then(|a| a.pod_affinity).expect("an affinity");
+    let terms = affinity.required_during_scheduling_ignored_during_execution.expect("terms");
+    let selector = serde_json::to_value(&terms[0].label_selector).expect("JSON");
+    assert_eq!(
+        selector["matchExpressions"],
+        json!([{"key": "version", "operator": "In", "values": ["2"]},
+            {"key": "tenant", "operator": "NotIn", "values": ["a"]}])
+    );
+}
