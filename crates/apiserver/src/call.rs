@@ -3,7 +3,7 @@
 use crate::codec::Rows;
 use crate::user::UserInfo;
 use bytes::Bytes;
-use krate_api::{Object, Resource, Shared, Status};
+use krate_api::{Resource, Shared, Status};
 use krate_client::Options;
 use krate_store::Key;
 use parking_lot::Mutex;
@@ -54,11 +54,6 @@ impl Call {
         Status::conflict(&self.resource().group, &self.resource().plural, &self.name, detail)
     }
 
-    /// A refusal by admission or strategy.
-    pub fn forbidden(&self, detail: &str) -> Status {
-        Status::forbidden(&self.resource().group, &self.resource().plural, &self.name, detail)
-    }
-
     pub fn invalid(&self, name: &str, errors: &[krate_api::field::Error]) -> Status {
         Status::invalid(&self.resource().group, &self.resource().kind, name, errors)
     }
@@ -91,9 +86,5 @@ pub(crate) enum Outcome {
 impl Outcome {
     pub fn object(object: Shared) -> Self {
         Self::Object { object, created: false }
-    }
-
-    pub fn created(object: &dyn Object) -> Self {
-        Self::Encoded { code: 201, bytes: Bytes::from(object.encode()) }
     }
 }

@@ -130,36 +130,44 @@ pub(crate) fn restamped(entry: &Entry) -> Option<Value> {
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Head {
-    pub api_version: String,
-    pub kind: String,
+struct Head {
+    api_version: String,
+    kind: String,
 }
 
-/// Reads a body that must be of the resource's own kind.
-pub(crate) fn decode(resource: &Resource, bytes: &[u8]) -> Result<Box<dyn Object>, Status> {
-    (resource.codec.decode)(bytes)
-        .map_err(|e| unreadable(&resource.group, &resource.version, &resource.kind, bytes, &e.to_string()))
+/// Go's name of the package of a group's internal types.
+fn internal_package(group: &str) -> &str {
+    group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core")
 }
 
-/// Why a body could not be read as `kind`.
-pub(crate) fn unreadable(group: &str, version: &str, kind: &str, bytes: &[u8], error: &str) -> Status {
+/// Whether a body says that it is of another kind than it should be.
+pub(crate) fn check_head(group: &str, version: &str, kind: &str, bytes: &[u8]) -> Result<(), Status> {
+    let Ok(head) = serde_json::from_slice::<Head>(bytes) else { return Ok(()) };
     let wanted = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    if let Ok(head) = serde_json::from_slice::<Head>(bytes) {
-        if !head.api_version.is_empty() && head.api_version != wanted {
-            return Status::bad_request(format!(
-                "the API version in the data ({}) does not match the expected API version ({wanted})",
-                head.api_version
-            ));
-        }
-        if !head.kind.is_empty() && head.kind != kind {
-            let (g, v) = wanted.split_once('/').unwrap_or(("", &wanted));
-            return Status::bad_request(format!(
-                "{} in version \"{v}\" cannot be handled as a {kind}: converting ({g}.{}) to ({g}.{kind}): unknown conversion",
-                head.kind, head.kind
-            ));
-        }
+    if !head.api_version.is_empty() && head.api_version != wanted {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({wanted})",
+            head.api_version
+        )));
     }
-    Status::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {error}"))
+    if !head.kind.is_empty() && head.kind != kind {
+        let package = internal_package(group);
+        let error = format!("converting ({version}.{}) to ({package}.{kind}): unknown conversion", head.kind);
+        return Err(krate_api::strict::cannot_be_handled(&head.kind, version, kind, &error));
+    }
+    Ok(())
+}
+
+/// Reads encoded bytes of ours or of a patch that has been checked.
+pub(crate) fn decode(resource: &Resource, bytes: &[u8]) -> Result<Box<dyn Object>, Status> {
+    (resource.codec.decode)(bytes).map_err(|e| {
+        krate_api::strict::cannot_be_handled(
+            &resource.kind,
+            &resource.version,
+            &resource.kind,
+            &e.to_string(),
+        )
+    })
 }
 
 /// The JSON of a YAML document, read as Go's YAML reader does.

@@ -7,8 +7,6 @@
 //!
 //! It never knows a controller, and nobody above it sees the store.
 
-#![allow(dead_code)]
-
 pub mod authn;
 pub mod authz;
 pub mod pki;
@@ -31,6 +29,7 @@ mod server;
 mod strict;
 mod sub;
 
+pub use http::{Dial, Direct, Stream};
 pub use pki::Authority;
 pub use server::{ApiServer, Config, ServiceRanges, StartError};
 pub use user::UserInfo;

@@ -3,10 +3,11 @@
 
 use crate::authz::Attributes;
 use crate::call::{Call, Outcome};
-use crate::codec::{self, Rows};
+use crate::codec::Rows;
 use crate::error::no_such_resource;
 use crate::rest::{create, delete, list, patch, update, watch};
 use crate::server::Inner;
+use crate::strict;
 use crate::user::UserInfo;
 use bytes::Bytes;
 use krate_api::{Object, Status};
@@ -141,19 +142,19 @@ fn authorize(server: &Inner, user: &UserInfo, request: &Request, verb: &str) -> 
     })
 }
 
-async fn handle(server: &Inner, call: &Call, verb: Verb, body: Option<Body>) -> Result<Outcome, Status> {
-    if let Some(outcome) = crate::sub::handle(server, call, verb, &body).await? {
+async fn handle(server: &Inner, call: &Call, verb: Verb, mut body: Option<Body>) -> Result<Outcome, Status> {
+    if let Some(outcome) = crate::sub::handle(server, call, verb, &mut body).await? {
         return Ok(outcome);
     }
     match verb {
         Verb::Get => Ok(Outcome::object(list::get(server, call).await?)),
         Verb::List => Ok(Outcome::List(list::list(server, call).await?)),
         Verb::Create => {
-            let object = object_of(server, call, body)?;
+            let object = object_of(call, body)?;
             Ok(Outcome::Object { object: create::create(server, call, object).await?, created: true })
         }
         Verb::Update => {
-            let object = object_of(server, call, body)?;
+            let object = object_of(call, body)?;
             let (object, created) = update::update(server, call, object).await?;
             Ok(Outcome::Object { object, created })
         }
@@ -168,8 +169,7 @@ async fn handle(server: &Inner, call: &Call, verb: Verb, body: Option<Body>) -> 
 }
 
 /// The body as an object of the resource's kind.
-fn object_of(server: &Inner, call: &Call, body: Option<Body>) -> Result<Box<dyn Object>, Status> {
-    let _ = server;
+fn object_of(call: &Call, body: Option<Body>) -> Result<Box<dyn Object>, Status> {
     let row = call.resource();
     match body {
         Some(Body::Object(object))
@@ -177,12 +177,7 @@ fn object_of(server: &Inner, call: &Call, body: Option<Body>) -> Result<Box<dyn 
         {
             Ok(object)
         }
-        Some(Body::Object(object)) => codec::decode(row, &object.encode()),
-        Some(Body::Bytes(bytes)) => {
-            crate::strict::check(call, &bytes)?;
-            codec::decode(row, &bytes)
-        }
-        None => codec::decode(row, b""),
+        other => strict::object(call, &bytes_of(other)?),
     }
 }
 

@@ -103,6 +103,7 @@ pub(crate) struct Inner {
     pub authn: Authenticator,
     pub authz: Authorizer,
     pub dial: Arc<dyn http::Dial>,
+    pub kubelet_tls: http::proxy::KubeletTls,
     /// Ends what the server does in the background, when the last handle on it is gone.
     pub background: Background,
 }
@@ -127,6 +128,7 @@ impl ApiServer {
     /// A server over a store. Does no I/O; call [`Self::bootstrap`] before anything else.
     pub fn new(config: Config) -> Result<Self, StartError> {
         let services = crate::sub::ranges::Ranges::new(&config.services)?;
+        let kubelet_tls = http::proxy::KubeletTls::new(&config.authority)?;
         let authn = Authenticator::new(&config.authority, &config.issuer)?;
         Ok(Self(Arc::new(Inner {
             nonce: Nonce::new(&config.rng),
@@ -144,6 +146,7 @@ impl ApiServer {
             port: config.port,
             event_ttl: config.event_ttl,
             dial: config.dial,
+            kubelet_tls,
             background: Background { stop: Shutdown::new(), started: Default::default() },
         })))
     }

@@ -87,7 +87,6 @@ pub(crate) enum Decision {
     Allow(String),
     /// Nobody allows it; why, if there is something to say.
     NoOpinion(String),
-    Deny(String),
 }
 
 /// The authorizers with their indexes.
@@ -122,7 +121,7 @@ impl Authorizer {
     pub fn check(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
         match self.decide(attributes) {
             Decision::Allow(_) => Ok(()),
-            Decision::NoOpinion(reason) | Decision::Deny(reason) => Err(attributes.refusal(&reason)),
+            Decision::NoOpinion(reason) => Err(attributes.refusal(&reason)),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::negotiate::{self, Form, Sent, Shape};
 use super::respond::{self, Body};
-use super::{stream, system, table};
+use super::{proxy, stream, system, table};
 use crate::authn;
 use crate::authz::Attributes;
 use crate::codec::yaml_to_json;
@@ -163,8 +163,11 @@ fn authorize(server: &Inner, user: &UserInfo, info: &Info, query: &Query) -> Res
 /// A request about a resource.
 async fn resource(incoming: Head, request: Request<Incoming>) -> Result<Response<Body>, Status> {
     let Head { server, user, info, query, form } = incoming;
-    let (parts, body) = request.into_parts();
     let mut wanted = describe(&info, &query)?;
+    if proxy::is_stream(&info) {
+        return proxy::handle(&server, &user, &info, &query, &wanted, request).await;
+    }
+    let (parts, body) = request.into_parts();
     let include = query.get("includeObject").to_owned();
     if info.verb == "watch" {
         let feed = pipeline::watch_admitted(&server, &user, &wanted).await?;

@@ -6,6 +6,7 @@
 mod dispatch;
 mod listener;
 mod negotiate;
+pub(crate) mod proxy;
 pub(crate) mod respond;
 mod stream;
 mod system;

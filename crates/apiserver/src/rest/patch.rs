@@ -1,12 +1,15 @@
 //! PATCH: the stored JSON, changed as the body says, goes the way of an update.
+//!
+//! A patch that names no version is applied anew when somebody wrote in between.
 
 use crate::call::Call;
-use crate::codec;
 use crate::rest::update::write;
 use crate::server::Inner;
+use crate::strict;
 use krate_api::status::Reason;
-use krate_api::{Object, Resource, Shared, Status};
+use krate_api::{Object, Shared, Status, schema};
 use krate_client::PatchKind;
+use krate_merge::{json_patch, merge_patch, strategic_merge_patch};
 use serde_json::Value;
 
 /// Patches the call's object.
@@ -16,51 +19,53 @@ pub(crate) async fn patch(
     kind: PatchKind,
     patch: &[u8],
 ) -> Result<(Shared, bool), Status> {
-    if kind == PatchKind::Apply {
-        return Err(unsupported());
-    }
-    let patch: Value = serde_json::from_slice(patch)
-        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
-    let row = call.resource().clone();
-    let shared = write(server, call, &mut |_, old| patched(&row, kind, old, &patch)).await?;
+    let shared = write(server, call, &mut |_, old| patched(call, kind, &old.encode(), patch)).await?;
     Ok((shared, false))
 }
 
-fn patched(
-    row: &Resource,
-    kind: PatchKind,
-    old: &dyn Object,
-    patch: &Value,
-) -> Result<Box<dyn Object>, Status> {
-    let before: Value = serde_json::from_slice(&old.encode()).map_err(Status::internal)?;
-    let after = match kind {
-        PatchKind::Merge => {
-            let mut after = before;
-            merge(&mut after, patch);
-            after
-        }
-        _ => return Err(unsupported()),
-    };
+/// The object after the patch.
+fn patched(call: &Call, kind: PatchKind, before: &[u8], patch: &[u8]) -> Result<Box<dyn Object>, Status> {
+    let after = apply(call, kind, before, patch)?;
     let bytes = serde_json::to_vec(&after).map_err(Status::internal)?;
-    codec::decode(row, &bytes)
+    let shown = || match kind {
+        PatchKind::StrategicMerge => {
+            serde_json::from_slice::<Value>(patch).map_or_else(|_| String::new(), |value| go_text(&value))
+        }
+        _ => String::from_utf8_lossy(&bytes).into_owned(),
+    };
+    strict::patched(call, &bytes, &shown)
 }
 
-/// RFC 7386.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(changes) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Default::default());
-    }
-    let Value::Object(fields) = target else { return };
-    for (key, change) in changes {
-        if change.is_null() {
-            fields.remove(key);
-        } else {
-            merge(fields.entry(key.clone()).or_insert(Value::Null), change);
+/// The JSON after the patch, whatever its shape.
+pub(crate) fn apply(call: &Call, kind: PatchKind, before: &[u8], patch: &[u8]) -> Result<Value, Status> {
+    let before: Value = serde_json::from_slice(before).map_err(Status::internal)?;
+    let row = call.resource();
+    let after = match kind {
+        PatchKind::Json => json_patch(before, patch),
+        PatchKind::Merge => merge_patch(before, patch),
+        PatchKind::StrategicMerge => {
+            let ty = schema::of_kind(&row.group, &row.version, &row.kind).ok_or_else(unsupported)?;
+            strategic_merge_patch(ty, before, patch)
         }
+        PatchKind::Apply => return Err(unsupported()),
+    };
+    after.map_err(|e| e.status())
+}
+
+/// A value as Go prints a map: `map[a:1 b:[x y]]`.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Object(map) => {
+            let mut parts: Vec<String> = map.iter().map(|(k, v)| format!("{k}:{}", go_text(v))).collect();
+            parts.sort();
+            format!("map[{}]", parts.join(" "))
+        }
+        Value::Array(list) => {
+            format!("[{}]", list.iter().map(go_text).collect::<Vec<_>>().join(" "))
+        }
+        Value::String(text) => text.clone(),
+        Value::Null => "<nil>".to_owned(),
+        other => other.to_string(),
     }
 }
 

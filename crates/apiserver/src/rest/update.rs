@@ -12,7 +12,7 @@ use crate::rest::{hook, list, meta};
 use crate::server::Inner;
 use krate_api::types::core::v1::Namespace;
 use krate_api::{Object, Shared, Status};
-use krate_store::{Check, Entry, Error, Op, Txn};
+use krate_store::{Check, Entry, Error, Op, Txn, Value};
 use std::any::Any;
 
 /// Makes the new object from the old one; called again for each attempt.
@@ -125,13 +125,15 @@ async fn attempt(
         call.warn(warning);
     }
     server.admission.validate(server, &at, Some(&*new)).await?;
-    if new.equals(old) && !is_finished(new) {
-        return Ok(Some(call.rows.shared(entry)));
-    }
     if call.options.dry_run {
         return Ok(Some(call.rows.unstored(new, entry.modified)));
     }
-    commit(server, call, entry, new, old, txn).await
+    let value = server.nonce.value(&call.rows, new);
+    // What would be stored is what is stored.
+    if !is_finished(new) && restamped(entry).is_some_and(|same| same.bytes == value.bytes) {
+        return Ok(Some(call.rows.shared(entry)));
+    }
+    commit(server, call, entry, (new, value), old, txn).await
 }
 
 /// The client's version and uid must be those of the object.
@@ -178,13 +180,12 @@ async fn commit(
     server: &Inner,
     call: &Call,
     entry: &Entry,
-    new: &mut dyn Object,
+    (new, value): (&dyn Object, Value),
     old: &dyn Object,
     mut txn: Txn,
 ) -> Result<Option<Shared>, Status> {
     let key = call.key();
     txn.checks.insert(0, Check::At(key.clone(), entry.modified));
-    let value = server.nonce.value(&call.rows, new);
     if is_finished(new) {
         // The last thing that held the object is gone with this write, and so is the object.
         if let Some(hook) = hook::of(call.resource()) {
@@ -200,6 +201,26 @@ async fn commit(
             let entry = done.entries.first().ok_or_else(|| Status::internal("a commit without entries"))?;
             Ok(Some(call.rows.shared(entry)))
         }
+        Err(Error::Failed { .. }) => Ok(None),
+        Err(e) => Err(from_store(e)),
+    }
+}
+
+/// Writes an object that a subresource has made of an entry, under its own rules; `None` when somebody
+/// wrote in between.
+pub(crate) async fn replace(
+    server: &Inner,
+    call: &Call,
+    entry: &Entry,
+    new: &mut dyn Object,
+) -> Result<Option<Shared>, Status> {
+    let value = server.nonce.value(&call.rows, new);
+    let txn = Txn {
+        checks: vec![Check::At(entry.key.clone(), entry.modified)],
+        ops: vec![Op::Put { key: entry.key.clone(), value, ttl: server.ttl(call.resource()) }],
+    };
+    match server.store.commit(txn).await {
+        Ok(done) => Ok(done.entries.first().map(|e| call.rows.shared(e))),
         Err(Error::Failed { .. }) => Ok(None),
         Err(e) => Err(from_store(e)),
     }

@@ -3,5 +3,7 @@
 mod admission;
 mod common;
 mod reading;
+mod streams;
+mod subresources;
 mod wire;
 mod writing;

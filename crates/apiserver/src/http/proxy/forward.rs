@@ -1,0 +1,172 @@
+//! Hands a request on and its answer back; joins the two connections when both have been upgraded.
+
+use super::target::{Target, Transport};
+use crate::call::Call;
+use crate::http::Stream;
+use crate::http::respond::{Body, BoxError};
+use crate::server::Inner;
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use krate_api::Status;
+use krate_api::status::Reason;
+use rustls_pki_types::ServerName;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::TlsConnector;
+
+/// How long a backend may take to accept a connection.
+const DIAL: Duration = Duration::from_secs(10);
+/// How much of a backend's refusal is told, bytes.
+const TOLD: usize = 2_048;
+
+/// Headers that belong to one connection only.
+const HOP: [HeaderName; 4] =
+    [CONNECTION, TRANSFER_ENCODING, HeaderName::from_static("keep-alive"), HeaderName::from_static("te")];
+
+pub(super) async fn forward(
+    server: &Inner,
+    call: &Call,
+    target: Target,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Status> {
+    let unreachable = |error: String| {
+        let text = format!(
+            "Get \"https://{}{}\": {error}",
+            target.address,
+            target.path_and_query.split('?').next().unwrap_or("")
+        );
+        let mut status = Status::failure(Reason::InternalError, text);
+        status.0.reason = None;
+        status
+    };
+    let stream = match tokio::time::timeout(DIAL, connect(server, &target)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(unreachable(error.to_string())),
+        Err(_) => return Err(unreachable(format!("dial tcp {}: i/o timeout", target.address))),
+    };
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| unreachable(e.to_string()))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a proxied connection ended");
+        }
+    });
+    let upgrades = request.headers().contains_key(UPGRADE);
+    let client = upgrades.then(|| hyper::upgrade::on(&mut request));
+    let onward = rewrite(request, &target, upgrades)?;
+    let response = sender.send_request(onward).await.map_err(|e| unreachable(e.to_string()))?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if let Some(client) = client {
+            return Ok(join(client, response));
+        }
+    }
+    if target.is_kubelet && call.subresource != "proxy" && !response.status().is_success() {
+        return Err(told(call, response).await);
+    }
+    Ok(pass(response, call))
+}
+
+async fn connect(server: &Inner, target: &Target) -> std::io::Result<Box<dyn Stream>> {
+    let stream = server.dial.dial(target.address).await?;
+    match &target.transport {
+        Transport::Plain => Ok(stream),
+        Transport::Tls(config) => {
+            let name = ServerName::IpAddress(target.address.ip().into());
+            let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
+            Ok(Box::new(stream))
+        }
+    }
+}
+
+/// The request as the backend gets it: its own path, none of the client's credentials.
+fn rewrite(request: Request<Incoming>, target: &Target, upgrades: bool) -> Result<Request<Incoming>, Status> {
+    let (mut parts, body) = request.into_parts();
+    let bad = |e: http::uri::InvalidUri| Status::bad_request(e.to_string());
+    parts.uri = target.path_and_query.parse::<Uri>().map_err(bad)?;
+    parts.version = http::Version::HTTP_11;
+    let upgrade = parts.headers.get(UPGRADE).cloned();
+    strip(&mut parts.headers);
+    parts.headers.remove(AUTHORIZATION);
+    let host =
+        HeaderValue::from_str(&target.address.to_string()).map_err(|e| Status::internal(e.to_string()))?;
+    parts.headers.insert(HOST, host);
+    if let (true, Some(protocol)) = (upgrades, upgrade) {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        parts.headers.insert(UPGRADE, protocol);
+    }
+    Ok(Request::from_parts(parts, body))
+}
+
+fn strip(headers: &mut HeaderMap) {
+    for name in &HOP {
+        headers.remove(name);
+    }
+    headers.remove(UPGRADE);
+}
+
+/// Joins the client's and the backend's upgraded connections until either ends.
+fn join(client: hyper::upgrade::OnUpgrade, mut response: Response<Incoming>) -> Response<Body> {
+    let backend = hyper::upgrade::on(&mut response);
+    tokio::spawn(async move {
+        let (client, backend) = match tokio::try_join!(client, backend) {
+            Ok(both) => both,
+            Err(error) => {
+                tracing::debug!(%error, "an upgrade did not happen");
+                return;
+            }
+        };
+        let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));
+        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut backend).await {
+            tracing::debug!(%error, "a proxied stream ended");
+        }
+    });
+    let (parts, _) = response.into_parts();
+    Response::from_parts(parts, crate::http::respond::full(bytes::Bytes::new()))
+}
+
+/// The backend's answer, as it comes.
+fn pass(response: Response<Incoming>, call: &Call) -> Response<Body> {
+    let (mut parts, body) = response.into_parts();
+    strip(&mut parts.headers);
+    parts.version = http::Version::default();
+    if call.subresource == "log" {
+        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        parts.headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    }
+    Response::from_parts(parts, body.map_err(|e| Box::new(e) as BoxError).boxed_unsync())
+}
+
+/// A kubelet's refusal as the API's own error.
+async fn told(call: &Call, response: Response<Incoming>) -> Status {
+    let code = response.status();
+    let body = Limited::new(response.into_body(), TOLD).collect().await;
+    let text = body.map(|b| String::from_utf8_lossy(&b.to_bytes()).trim().to_owned()).unwrap_or_default();
+    let what = format!("pods/{} {}", call.subresource, call.name);
+    let mut status = match code.as_u16() {
+        400 => return Status::bad_request(text),
+        404 => Status::failure(
+            Reason::NotFound,
+            format!("the server could not find the requested resource ( {what})"),
+        ),
+        401 => Status::failure(
+            Reason::Unauthorized,
+            "the server has asked for the client to provide credentials".to_owned() + &format!(" ( {what})"),
+        ),
+        _ => Status::failure(
+            Reason::InternalError,
+            format!("an error on the server ({text:?}) has prevented the request from succeeding ( {what})"),
+        ),
+    };
+    status.0.code = Some(i32::from(code.as_u16()));
+    status = status.about("", &format!("pods/{}", call.subresource), &call.name);
+    status.0.details.get_or_insert_default().causes = Some(vec![krate_api::meta::StatusCause {
+        reason: Some("UnexpectedServerResponse".to_owned()),
+        message: Some(text),
+        field: None,
+    }]);
+    status
+}

@@ -1,0 +1,384 @@
+//! Where a request is handed on to: address, transport, path and query.
+
+use crate::admission::cast;
+use crate::call::Call;
+use crate::path::Info;
+use crate::pki::Authority;
+use crate::query::Query;
+use crate::rest::list;
+use crate::server::{Inner, StartError};
+use krate_api::Status;
+use krate_api::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use krate_api::types::core::v1::{Node, Pod, Service};
+use krate_api::types::discovery::v1::EndpointSlice;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+/// The kubelet's port, where a node does not name another.
+const KUBELET_PORT: u16 = 10_250;
+
+/// How the backend is spoken to.
+pub(super) enum Transport {
+    Plain,
+    Tls(Arc<ClientConfig>),
+}
+
+/// A backend's request line.
+pub(super) struct Target {
+    pub address: SocketAddr,
+    pub transport: Transport,
+    pub path_and_query: String,
+    /// A kubelet: what it refuses is told as the API's own error.
+    pub is_kubelet: bool,
+}
+
+/// TLS towards kubelets (the server's client certificate, the cluster's authority) and towards pods and
+/// services that say `https:` (whose certificates nobody here can know).
+pub(crate) struct KubeletTls {
+    kubelet: Arc<ClientConfig>,
+    pod: Arc<ClientConfig>,
+}
+
+impl KubeletTls {
+    pub fn new(authority: &Authority) -> Result<Self, StartError> {
+        let bad = |e: rustls_pki_types::pem::Error| StartError::Keys(crate::pki::Error::Key(e.to_string()));
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority.ca_certificate().as_bytes()).map_err(bad)?)?;
+        let pair = authority.client("kube-apiserver-kubelet-client", &[])?;
+        let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(bad)?;
+        let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(bad)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let kubelet = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate], key)?;
+        let pod = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+            .with_no_client_auth();
+        Ok(Self { kubelet: Arc::new(kubelet), pod: Arc::new(pod) })
+    }
+}
+
+/// Takes any certificate: a pod's own TLS has no authority that the cluster knows.
+#[derive(Debug)]
+struct AnyServer(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// The backend of a request.
+pub(super) async fn find(
+    server: &Inner,
+    call: &Call,
+    info: &Info,
+    query: &Query,
+    raw_query: &str,
+) -> Result<Target, Status> {
+    match (info.resource.as_str(), call.subresource.as_str()) {
+        ("nodes", _) => {
+            let address = kubelet(server, &call.name).await?;
+            Ok(to_kubelet(server, address, proxied_path(info, raw_query)))
+        }
+        ("services", _) => service(server, call, info, raw_query).await,
+        ("pods", "proxy") => pod_itself(server, call, info, raw_query).await,
+        _ => pod_by_kubelet(server, call, query, raw_query).await,
+    }
+}
+
+fn to_kubelet(server: &Inner, address: SocketAddr, path_and_query: String) -> Target {
+    let transport = Transport::Tls(server.kubelet_tls.kubelet.clone());
+    Target { address, transport, path_and_query, is_kubelet: true }
+}
+
+fn proxied_path(info: &Info, raw_query: &str) -> String {
+    // A slash at the end matters to what is behind the proxy.
+    let slash = if info.path.ends_with('/') && !info.rest.is_empty() { "/" } else { "" };
+    let mut path = format!("/{}{slash}", escape(&info.rest));
+    if !raw_query.is_empty() {
+        let _ = write!(path, "?{raw_query}");
+    }
+    path
+}
+
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// A value of a query, where `/` has to be escaped too.
+fn escape_value(text: &str) -> String {
+    escape(text).replace('&', "%26").replace('+', "%2B").replace('=', "%3D").replace(';', "%3B")
+}
+
+/// The address of a node's kubelet.
+async fn kubelet(server: &Inner, node: &str) -> Result<SocketAddr, Status> {
+    let Some(found) = server.read::<Node>("", node).await? else {
+        return Err(Status::not_found("", "nodes", node));
+    };
+    let status = found.status.clone().unwrap_or_default();
+    let of = |kind: &str| {
+        let addresses = status.addresses.iter().flatten().filter(move |a| a.type_ == kind);
+        addresses.filter_map(|a| a.address.parse::<IpAddr>().ok()).next()
+    };
+    let address = of("InternalIP").or_else(|| of("ExternalIP")).or_else(|| of("Hostname"));
+    let Some(address) = address else {
+        return Err(Status::internal(format!("no preferred addresses found; known addresses: {}", node)));
+    };
+    let port = status
+        .daemon_endpoints
+        .and_then(|d| d.kubelet_endpoint)
+        .and_then(|e| u16::try_from(e.port).ok())
+        .filter(|p| *p != 0)
+        .unwrap_or(KUBELET_PORT);
+    Ok(SocketAddr::new(address, port))
+}
+
+async fn pod_of(server: &Inner, call: &Call, name: &str) -> Result<Arc<Pod>, Status> {
+    let found = server.read::<Pod>(&call.namespace, name).await?;
+    found.ok_or_else(|| Status::not_found("", "pods", name))
+}
+
+/// Logs, exec, attach and port-forward.
+async fn pod_by_kubelet(
+    server: &Inner,
+    call: &Call,
+    query: &Query,
+    raw_query: &str,
+) -> Result<Target, Status> {
+    let entry = list::entry(server, call).await?.ok_or_else(|| call.not_found())?;
+    let object = call.rows.decode(&entry)?;
+    let Some(pod) = cast::<Pod>(&*object) else { return Err(Status::internal("not a pod")) };
+    let (namespace, name) = (&call.namespace, &call.name);
+    let place = format!("{namespace}/{name}");
+    let path = match call.subresource.as_str() {
+        "portforward" => with_query(format!("/portForward/{place}"), raw_query),
+        "log" => {
+            let container = container_of(pod, query.get("container"), true)?;
+            let kept = raw_query.split('&').filter(|p| !p.starts_with("container=") && !p.is_empty());
+            with_query(format!("/containerLogs/{place}/{container}"), &kept.collect::<Vec<_>>().join("&"))
+        }
+        sub => {
+            let container = container_of(pod, query.get("container"), false)?;
+            with_query(format!("/{sub}/{place}/{container}"), &streams_query(query, sub))
+        }
+    };
+    let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
+    if node.is_empty() {
+        if call.subresource == "log" {
+            // Not yet on a node: there is nothing to read, which is not an error of the reader's.
+            return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+        }
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+    }
+    let address = kubelet(server, node).await?;
+    Ok(to_kubelet(server, address, path))
+}
+
+fn with_query(path: String, query: &str) -> String {
+    if query.is_empty() { path } else { format!("{path}?{query}") }
+}
+
+/// The parameters of exec and attach, in the kubelet's spelling.
+fn streams_query(query: &Query, sub: &str) -> String {
+    let mut parts = Vec::new();
+    for (ours, theirs) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
+        if query.flag(ours) {
+            parts.push(format!("{theirs}=1"));
+        }
+    }
+    if sub == "exec" {
+        parts.extend(query.all("command").map(|c| format!("command={}", escape_value(c))));
+    }
+    parts.join("&")
+}
+
+/// The container that is meant, when that is clear.
+fn container_of(pod: &Pod, wanted: &str, log: bool) -> Result<String, Status> {
+    let name = pod.metadata.name.as_deref().unwrap_or("");
+    let spec = pod.spec.clone().unwrap_or_default();
+    let names: Vec<String> = spec.containers.iter().map(|c| c.name.clone()).collect();
+    let init: Vec<String> = spec.init_containers.iter().flatten().map(|c| c.name.clone()).collect();
+    let ephemeral: Vec<String> = spec.ephemeral_containers.iter().flatten().map(|c| c.name.clone()).collect();
+    if !wanted.is_empty() {
+        let known = names.iter().chain(&init).chain(&ephemeral).any(|n| n == wanted);
+        let why = format!("container {wanted} is not valid for pod {name}");
+        return if known { Ok(wanted.to_owned()) } else { Err(Status::bad_request(why)) };
+    }
+    match names.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(Status::bad_request(format!("a container name must be specified for pod {name}"))),
+        many => {
+            let _ = log;
+            let mut why = format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                many.join(" ")
+            );
+            if !init.is_empty() {
+                let _ = write!(why, " or one of the init containers: [{}]", init.join(" "));
+            }
+            Err(Status::bad_request(why))
+        }
+    }
+}
+
+/// `[scheme:]name[:port]`.
+fn split_name(text: &str) -> (&str, &str, &str) {
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts.as_slice() {
+        [name] => ("", name, ""),
+        [name, port] => ("", name, port),
+        [scheme, name, port] => (scheme, name, port),
+        _ => ("", text, ""),
+    }
+}
+
+fn transport(server: &Inner, scheme: &str) -> Transport {
+    if scheme == "https" { Transport::Tls(server.kubelet_tls.pod.clone()) } else { Transport::Plain }
+}
+
+async fn pod_itself(server: &Inner, call: &Call, info: &Info, raw_query: &str) -> Result<Target, Status> {
+    let (scheme, name, port) = split_name(&call.name);
+    let pod = pod_of(server, call, name).await?;
+    let address = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
+    let Some(address) = address else {
+        return Err(Status::bad_request(format!("address not allowed: pod {name} has no address")));
+    };
+    let spec = pod.spec.clone().unwrap_or_default();
+    let mut ports = spec.containers.iter().flat_map(|c| c.ports.iter().flatten());
+    let number = match port.parse::<u16>() {
+        Ok(number) => Some(number),
+        Err(_) if port.is_empty() => ports.next().and_then(|p| u16::try_from(p.container_port).ok()),
+        Err(_) => {
+            ports.find(|p| p.name.as_deref() == Some(port)).and_then(|p| u16::try_from(p.container_port).ok())
+        }
+    };
+    let number = number.unwrap_or(if scheme == "https" { 443 } else { 80 });
+    Ok(Target {
+        address: SocketAddr::new(address, number),
+        transport: transport(server, scheme),
+        path_and_query: proxied_path(info, raw_query),
+        is_kubelet: false,
+    })
+}
+
+/// One of a service's ready endpoints, by chance.
+async fn service(server: &Inner, call: &Call, info: &Info, raw_query: &str) -> Result<Target, Status> {
+    let (scheme, name, port) = split_name(&call.name);
+    let Some(service) = server.read::<Service>(&call.namespace, name).await? else {
+        return Err(Status::not_found("", "services", name));
+    };
+    let ports = service.spec.as_ref().and_then(|s| s.ports.clone()).unwrap_or_default();
+    let chosen = match port {
+        "" if ports.len() == 1 => ports.first(),
+        "" => ports.iter().find(|p| p.name.as_deref().unwrap_or("").is_empty()),
+        _ => ports.iter().find(|p| p.name.as_deref() == Some(port) || p.port.to_string() == port),
+    };
+    let unavailable = |why: String| Status::failure(krate_api::Reason::ServiceUnavailable, why);
+    let Some(chosen) = chosen else {
+        return Err(unavailable(format!("no service port \"{port}\" found for service \"{name}\"")));
+    };
+    let mut found = Vec::new();
+    for slice in server.read_all::<EndpointSlice>(&call.namespace).await? {
+        if slice.view.labels.get("kubernetes.io/service-name").map(String::as_str) != Some(name) {
+            continue;
+        }
+        let slice = slice.typed::<EndpointSlice>().map_err(Status::internal)?;
+        let port_name = chosen.name.as_deref().unwrap_or("");
+        let number = slice
+            .ports
+            .iter()
+            .flatten()
+            .find(|p| p.name.as_deref().unwrap_or("") == port_name)
+            .and_then(|p| p.port);
+        for endpoint in slice.endpoints.iter().flatten() {
+            let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
+            let address = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok());
+            if let (true, Some(address), Some(number)) =
+                (ready, address, number.and_then(|n| u16::try_from(n).ok()))
+            {
+                found.push(SocketAddr::new(address, number));
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(unavailable(format!("no endpoints available for service \"{name}\"")));
+    }
+    let pick = usize::try_from(server.rng.below(found.len() as u64)).unwrap_or(0);
+    let https =
+        matches!(&chosen.target_port, Some(IntOrString::String(n)) if n == "https") && scheme == "https";
+    Ok(Target {
+        address: found[pick],
+        transport: transport(server, if https { "https" } else { scheme }),
+        path_and_query: proxied_path(info, raw_query),
+        is_kubelet: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_proxied_things() {
+        assert_eq!(split_name("web"), ("", "web", ""));
+        assert_eq!(split_name("web:80"), ("", "web", "80"));
+        assert_eq!(split_name("https:web:tls"), ("https", "web", "tls"));
+        assert_eq!(split_name("http:web:"), ("http", "web", ""));
+    }
+
+    #[test]
+    fn exec_speaks_the_kubelets_words() {
+        let query =
+            Query::parse("command=sh&command=-c&command=a%20%26%20b&stdin=true&stdout=true&tty=false");
+        let want = "input=1&output=1&command=sh&command=-c&command=a%20%26%20b";
+        assert_eq!(streams_query(&query, "exec"), want);
+    }
+}
