@@ -1,16 +1,121 @@
 //! The OpenAPI documents, as `krate-api` makes them from the catalogue and the schema table.
+//!
+//! A document is made off the event loop when it is asked for. Its hash is its ETag and, in version 3, part of
+//! its address, so that clients keep it for as long as it is the same.
 
-use crate::http::respond::Body;
+use crate::http::negotiate::{Form, Format, Shape, media_types};
+use crate::http::respond::{self, Body};
 use crate::query::Query;
 use crate::server::Inner;
-use http::{HeaderMap, Response};
+use bytes::Bytes;
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use krate_api::{Catalogue, openapi};
+use std::sync::Arc;
 
-/// `/openapi/v2`, `/openapi/v3` and `/openapi/v3/<group version>`.
-pub(crate) fn answer(
-    _server: &Inner,
-    _parts: &[&str],
-    _headers: &HeaderMap,
-    _query: &Query,
+/// The older spelling of [`openapi::GNOSTIC`].
+const GNOSTIC_OLD: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// `/openapi/v2`, `/openapi/v3` and `/openapi/v3/<group version>`; `rest` is what follows `/openapi/`.
+pub(crate) async fn answer(
+    server: &Inner,
+    rest: &str,
+    headers: &HeaderMap,
+    query: &Query,
+    form: Form,
 ) -> Option<Response<Body>> {
-    None
+    let catalogue = server.catalogue();
+    let form = Form { format: Format::Json, shape: Shape::Whole, pretty: false, ..form };
+    match rest.trim_end_matches('/') {
+        "v2" => v2(catalogue, headers, form).await,
+        "v3" => Some(respond::encoded(200, form, Bytes::from(openapi::v3_index(&catalogue).to_string()))),
+        rest => {
+            let path = rest.strip_prefix("v3/")?;
+            let parts: Vec<&str> = path.split('/').collect();
+            let (group, version) = match parts.as_slice() {
+                ["api", version] => ("", *version),
+                ["apis", group, version] => (*group, *version),
+                _ => return None,
+            };
+            v3(catalogue, group, version, headers, query, form).await
+        }
+    }
+}
+
+fn unchanged(headers: &HeaderMap, tag: &str) -> Option<Response<Body>> {
+    let known = headers.get(IF_NONE_MATCH)?.to_str().ok()?;
+    if !known.split(',').any(|t| t.trim() == tag) {
+        return None;
+    }
+    let mut response = respond::raw(304, "application/json", Bytes::new());
+    response.headers_mut().insert(ETAG, HeaderValue::from_str(tag).ok()?);
+    Some(response)
+}
+
+fn tag(response: &mut Response<Body>, tag: &str) {
+    if let Ok(value) = HeaderValue::from_str(tag) {
+        response.headers_mut().insert(ETAG, value);
+    }
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
+}
+
+async fn v2(catalogue: Arc<Catalogue>, headers: &HeaderMap, form: Form) -> Option<Response<Body>> {
+    let etag = format!("\"{}\"", openapi::v2_hash(&catalogue));
+    if let Some(response) = unchanged(headers, &etag) {
+        return Some(response);
+    }
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+    let first = media_types(accept).into_iter().map(|(name, _)| name).find(|name| {
+        matches!(name.as_str(), "application/json" | "*/*" | "application/*")
+            || name == openapi::GNOSTIC
+            || name == GNOSTIC_OLD
+    });
+    let protobuf = match first.as_deref() {
+        None => return Some(respond::raw(406, "text/plain", "406 Not Acceptable")),
+        Some(name) => name.ends_with("protobuf"),
+    };
+    let make = move || {
+        let document = openapi::v2(&catalogue);
+        if protobuf { openapi::gnostic(&document) } else { document.to_string().into_bytes() }
+    };
+    let bytes = tokio::task::spawn_blocking(make).await.ok()?;
+    let mut response = respond::encoded(200, form, Bytes::from(bytes));
+    if protobuf {
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(GNOSTIC_OLD));
+    }
+    tag(&mut response, &etag);
+    Some(response)
+}
+
+async fn v3(
+    catalogue: Arc<Catalogue>,
+    group: &str,
+    version: &str,
+    headers: &HeaderMap,
+    query: &Query,
+    form: Form,
+) -> Option<Response<Body>> {
+    let hash = openapi::v3_hash(&catalogue, group, version);
+    let etag = format!("\"{hash}\"");
+    let asked = query.get("hash");
+    if !asked.is_empty() && asked != hash {
+        // The document has moved on: the client is sent to its address of now.
+        let mut response = respond::raw(301, "text/plain", Bytes::new());
+        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        let place = format!("/openapi/v3/{}?hash={hash}", openapi::path_of(group, version));
+        response.headers_mut().insert(LOCATION, HeaderValue::from_str(&place).ok()?);
+        return Some(response);
+    }
+    if let Some(response) = unchanged(headers, &etag) {
+        return Some(response);
+    }
+    let (group, version) = (group.to_owned(), version.to_owned());
+    let make = move || openapi::v3(&catalogue, &group, &version).map(|document| document.to_string());
+    let text = tokio::task::spawn_blocking(make).await.ok()??;
+    let mut response = respond::encoded(200, form, Bytes::from(text));
+    if !asked.is_empty() {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    }
+    tag(&mut response, &etag);
+    Some(response)
 }

@@ -2,10 +2,12 @@
 
 use super::negotiate::{self, Form, Sent, Shape};
 use super::respond::{self, Body};
-use super::{proxy, stream, system, table};
+use super::table::Style;
+use super::{proxy, stream, system};
 use crate::authn;
 use crate::authz::Attributes;
 use crate::codec::yaml_to_json;
+use crate::openapi;
 use crate::path::{self, Info};
 use crate::pipeline;
 use crate::query::Query;
@@ -54,7 +56,7 @@ pub(crate) async fn handle(
     let info = path::parse(request.method().as_str(), request.uri().path(), &query);
     let metered = server.clone();
     let labels = info.clone();
-    let (form, refusal) = match negotiate::form(request.headers(), &query, table_shapes(&info)) {
+    let (form, refusal) = match negotiate::form(request.headers(), &query, info.is_resource) {
         Ok(form) => (form, None),
         // What the client does not take still has to be said in some form.
         Err(status) => (Form::plain(), Some(status)),
@@ -70,11 +72,6 @@ pub(crate) async fn handle(
     }
     meter(&metered, &labels, response.status().as_u16(), started);
     Ok(response)
-}
-
-/// Whether objects of this request may be shown as tables or as metadata.
-fn table_shapes(info: &Info) -> bool {
-    info.is_resource && table::AVAILABLE
 }
 
 fn meter(server: &Inner, info: &Info, code: u16, started: Instant) {
@@ -135,7 +132,10 @@ async fn answer(
     authorize(&server, &user, &info, &query)?;
     if !info.is_resource {
         let plain = Form { shape: Shape::Whole, ..form };
-        let answer = system::answer(&server, &info.path, request.headers(), &query, plain);
+        let answer = match info.path.strip_prefix("/openapi/") {
+            Some(rest) => openapi::answer(&server, rest, request.headers(), &query, plain).await,
+            None => system::answer(&server, &info.path, request.headers(), &query, plain),
+        };
         return Ok(answer.unwrap_or_else(|| {
             let mut response = respond::raw(404, "text/plain; charset=utf-8", "404 page not found\n");
             response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
@@ -168,14 +168,20 @@ async fn resource(incoming: Head, request: Request<Incoming>) -> Result<Response
         return proxy::handle(&server, &user, &info, &query, &wanted, request).await;
     }
     let (parts, body) = request.into_parts();
-    let include = query.get("includeObject").to_owned();
+    let style = Style {
+        include: query.get("includeObject").to_owned(),
+        beta: false,
+        now: server.clock.now(),
+        headers: true,
+        scale: info.subresource == "scale",
+    };
     if info.verb == "watch" {
         let feed = pipeline::watch_admitted(&server, &user, &wanted).await?;
         let mut response = respond::raw(200, form.content_type(), Bytes::new());
         if form.format == negotiate::Format::Json && form.shape == Shape::Whole {
             response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        *response.body_mut() = stream::body(feed, form, include);
+        *response.body_mut() = stream::body(feed, form, style, server.clock.clone());
         return Ok(response);
     }
     if matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection") {
@@ -184,7 +190,7 @@ async fn resource(incoming: Head, request: Request<Incoming>) -> Result<Response
     }
     let rows = pipeline::rows(&server, &wanted)?;
     let answer = pipeline::admitted(&server, &user, wanted).await?;
-    let mut response = respond::outcome(&answer.outcome, form, &rows, &include)?;
+    let mut response = respond::outcome(&answer.outcome, form, &rows, &style)?;
     respond::warn(&mut response, &answer.warnings);
     Ok(response)
 }

@@ -5,7 +5,7 @@
 
 mod dispatch;
 mod listener;
-mod negotiate;
+pub(crate) mod negotiate;
 pub(crate) mod proxy;
 pub(crate) mod respond;
 mod stream;

@@ -1,6 +1,7 @@
 //! Answers on the wire: headers, encodings, lists as concatenations of stored bytes, compression.
 
 use super::negotiate::{Form, Format, Shape};
+use super::table::{Page, Style, table};
 use crate::call::{Listed, Outcome};
 use crate::codec::Rows;
 use bytes::Bytes;
@@ -97,40 +98,37 @@ pub(crate) fn outcome(
     outcome: &Outcome,
     form: Form,
     rows: &Rows,
-    include: &str,
+    style: &Style,
 ) -> Result<Response<Body>, Status> {
     Ok(match outcome {
         Outcome::Object { object, created } => {
             let code = if *created { 201 } else { 200 };
-            encoded(code, form, one(object, form.shape, rows, include)?)
+            encoded(code, form, one(object, form.shape, rows, style)?)
         }
-        Outcome::List(listed) => encoded(200, form, many(listed, form.shape, rows, include)?),
+        Outcome::List(listed) => encoded(200, form, many(listed, form.shape, rows, style)?),
         Outcome::Encoded { code, bytes } => encoded(*code, form, bytes.clone()),
     })
 }
 
 /// One object in a shape.
-fn one(object: &Shared, shape: Shape, rows: &Rows, include: &str) -> Result<Bytes, Status> {
+fn one(object: &Shared, shape: Shape, rows: &Rows, style: &Style) -> Result<Bytes, Status> {
     match shape {
         Shape::Whole => Ok(object.bytes.clone()),
         Shape::Metadata { beta } => metadata_of(&object.bytes, beta).map(Bytes::from),
         Shape::Table { beta } => {
-            let page = super::table::Page { revision: &object.revision.to_string(), ..Default::default() };
-            super::table::table(rows, std::slice::from_ref(object), &page, include, beta, true)
+            let page = Page { revision: &object.revision.to_string(), ..Page::default() };
+            table(rows, std::slice::from_ref(object), &page, &Style { beta, ..style.clone() })
         }
     }
 }
 
 /// A list: an envelope around the stored bytes.
-fn many(listed: &Listed, shape: Shape, rows: &Rows, include: &str) -> Result<Bytes, Status> {
+fn many(listed: &Listed, shape: Shape, rows: &Rows, style: &Style) -> Result<Bytes, Status> {
     let revision = listed.revision.to_string();
     if let Shape::Table { beta } = shape {
-        let page = super::table::Page {
-            revision: &revision,
-            continue_token: &listed.continue_token,
-            remaining: listed.remaining,
-        };
-        return super::table::table(rows, &listed.items, &page, include, beta, true);
+        let page =
+            Page { revision: &revision, continue_token: &listed.continue_token, remaining: listed.remaining };
+        return table(rows, &listed.items, &page, &Style { beta, ..style.clone() });
     }
     let (kind, version) = match shape {
         Shape::Metadata { beta } => ("PartialObjectMetadataList".to_owned(), meta_version(beta).to_owned()),
@@ -162,7 +160,7 @@ fn many(listed: &Listed, shape: Shape, rows: &Rows, include: &str) -> Result<Byt
     Ok(Bytes::from(out))
 }
 
-fn meta_version(beta: bool) -> &'static str {
+pub(crate) fn meta_version(beta: bool) -> &'static str {
     if beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" }
 }
 

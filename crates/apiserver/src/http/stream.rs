@@ -2,7 +2,7 @@
 
 use super::negotiate::{Form, Format, Shape};
 use super::respond::{Body, BoxError, metadata_of};
-use super::table;
+use super::table::{Page, Style, table};
 use crate::codec::Rows;
 use crate::rest::watch::{Change, Feed, Item};
 use bytes::Bytes;
@@ -10,11 +10,12 @@ use futures::StreamExt as _;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use krate_api::{Shared, Status};
+use krate_base::Clock;
 use krate_store::Entry;
 
 /// A watch's events as a body that ends when the watch does.
-pub(crate) fn body(feed: Feed, form: Form, include: String) -> Body {
-    let state = Writer { feed, form, include, headers: true, ended: false };
+pub(crate) fn body(feed: Feed, form: Form, style: Style, clock: Clock) -> Body {
+    let state = Writer { feed, form, style, clock, ended: false };
     let frames = futures::stream::unfold(state, |mut writer| async move {
         let bytes = writer.next().await?;
         Some((Ok::<_, BoxError>(Frame::data(bytes)), writer))
@@ -25,9 +26,8 @@ pub(crate) fn body(feed: Feed, form: Form, include: String) -> Body {
 struct Writer {
     feed: Feed,
     form: Form,
-    include: String,
-    /// A watch of tables names the columns in its first event only.
-    headers: bool,
+    style: Style,
+    clock: Clock,
     ended: bool,
 }
 
@@ -74,10 +74,11 @@ impl Writer {
             Shape::Whole => Ok(object.bytes.clone()),
             Shape::Metadata { beta } => metadata_of(&object.bytes, beta).map(Bytes::from),
             Shape::Table { beta } => {
-                let headers = std::mem::take(&mut self.headers);
+                let style = Style { beta, now: self.clock.now(), ..self.style.clone() };
+                self.style.headers = false;
                 let revision = object.revision.to_string();
-                let page = table::Page { revision: &revision, ..table::Page::default() };
-                table::table(rows, std::slice::from_ref(object), &page, &self.include, beta, headers)
+                let page = Page { revision: &revision, ..Page::default() };
+                table(rows, std::slice::from_ref(object), &page, &style)
             }
         }
     }

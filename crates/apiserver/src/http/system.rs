@@ -1,4 +1,4 @@
-//! Paths that are not resources: discovery, version, health, metrics, OpenAPI, the token issuer's keys.
+//! Paths that are not resources: discovery, version, health, metrics, the token issuer's keys.
 
 use super::negotiate::{self, Form};
 use super::respond::{self, Body};
@@ -58,7 +58,6 @@ pub(crate) fn answer(
             let keys = server.authn.tokens.jwks().to_string();
             Some(respond::raw(200, "application/jwk-set+json", keys))
         }
-        ["openapi", rest @ ..] => crate::openapi::answer(server, rest, headers, query),
         _ => None,
     }
 }

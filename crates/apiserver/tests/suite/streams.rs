@@ -9,11 +9,8 @@ use krate_api::Kind as _;
 use krate_api::types::core::v1::Node;
 use krate_apiserver::ApiServer;
 use krate_client::Api;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::json;
 use std::convert::Infallible;
-use std::sync::Arc;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// A kubelet that answers logs with its path, refuses `bad`, and echoes what it is sent after an upgrade.
@@ -109,24 +106,7 @@ async fn an_upgrade_is_passed_through_both_ways() {
     let server = cluster().await;
     let served = serve(&server).await;
     let pair = server.authority().client("admin", &["system:masters"]).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(served.ca.as_bytes()).unwrap()).unwrap();
-    let config =
-        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(
-                vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()],
-                PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap(),
-            )
-            .unwrap();
-    let stream = tokio::net::TcpStream::connect(served.address).await.unwrap();
-    let name = ServerName::try_from("127.0.0.1").unwrap();
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection.with_upgrades());
+    let mut sender = crate::common::connect(&served, &pair).await;
     let request = http::Request::builder()
         .method("POST")
         .uri("/api/v1/namespaces/default/pods/a/exec?command=sh&stdin=true")

@@ -139,3 +139,55 @@ async fn discovery_and_health() {
     assert_eq!(code.as_u16(), 200);
     assert!(String::from_utf8_lossy(&body).ends_with("readyz check passed\n"));
 }
+
+#[tokio::test]
+async fn tables_and_metadata_are_made_by_the_server() {
+    use http_body_util::BodyExt as _;
+    let server = server().await;
+    crate::common::pods(&crate::common::admin(&server))
+        .create(crate::common::pod("default", "a"))
+        .await
+        .unwrap();
+    let served = serve(&server).await;
+    let pair = server.authority().client("admin", &["system:masters"]).unwrap();
+    let get = |path: &'static str, accept: &'static str| {
+        let (pair, served) = (pair.clone(), &served);
+        async move {
+            let mut sender = crate::common::connect(served, &pair).await;
+            let request = http::Request::get(path)
+                .header("host", "localhost")
+                .header("accept", accept)
+                .body(http_body_util::Full::new(bytes::Bytes::new()))
+                .unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            serde_json::from_slice::<serde_json::Value>(&body).unwrap()
+        }
+    };
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let shown = get("/api/v1/namespaces/default/pods", table).await;
+    assert_eq!((shown["kind"].as_str(), shown["rows"][0]["cells"][0].as_str()), (Some("Table"), Some("a")));
+    assert_eq!(shown["columnDefinitions"][0]["name"], "Name");
+    assert_eq!(shown["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let partial = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let shown = get("/api/v1/namespaces/default/pods", partial).await;
+    assert_eq!(shown["kind"], "PartialObjectMetadataList");
+    assert!(shown["items"][0].get("spec").is_none());
+    let refused = get("/api/v1/namespaces/default/pods", "application/vnd.kubernetes.protobuf").await;
+    assert_eq!(refused["code"], 406);
+}
+
+#[tokio::test]
+async fn openapi_documents_are_served() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let (_, index) = get(&admin, "/openapi/v3").await;
+    let address = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let (code, document) = get(&admin, &address).await;
+    assert_eq!((code, document["openapi"].as_str()), (200, Some("3.0.0")));
+    let (code, _) = get(&admin, "/openapi/v3/apis/apps/v1?hash=OLD").await;
+    assert_eq!(code, 301);
+    let (code, document) = get(&admin, "/openapi/v2").await;
+    assert_eq!((code, document["swagger"].as_str()), (200, Some("2.0")));
+}
