@@ -5,19 +5,37 @@
 //! [`status`]); nothing polls. The kubelet speaks to the API through `krate-client` and to containers
 //! through the CRI traits of `krate-runtime`; it knows neither the store nor the API server.
 
+mod admit;
+mod context;
 pub mod dns;
 pub mod env;
+mod events;
+#[cfg(test)]
+mod fake;
 pub mod file_watch;
+pub mod generate;
+mod hooks;
 pub mod hosts;
 pub mod image;
+mod kubelet;
 pub mod logs;
+mod mirror;
 pub mod node;
 pub mod observed;
+mod orphans;
 pub mod paths;
 pub mod probe;
+mod publish;
 pub mod references;
+#[cfg(test)]
+mod scenarios;
 pub mod server;
 pub mod spec;
+mod statics;
 pub mod status;
 pub mod sync;
 pub mod volumes;
+mod worker;
+mod workers;
+
+pub use kubelet::{Config, Error, Kubelet};

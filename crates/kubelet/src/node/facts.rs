@@ -46,8 +46,8 @@ impl Facts {
             ..Self::default()
         };
         if let Ok(fs) = nix::sys::statvfs::statvfs(root_dir) {
-            facts.disk_bytes = fs.blocks() as u64 * fs.fragment_size() as u64;
-            facts.disk_available = fs.blocks_available() as u64 * fs.fragment_size() as u64;
+            facts.disk_bytes = fs.blocks() * fs.fragment_size();
+            facts.disk_available = fs.blocks_available() * fs.fragment_size();
             if fs.files() > 0 {
                 facts.inodes_free = fs.files_available() as f64 / fs.files() as f64;
             }

@@ -96,7 +96,9 @@ fn addresses(spec: &NodeSpec) -> Vec<NodeAddress> {
     all
 }
 
-fn capacity(spec: &NodeSpec, facts: &Facts) -> BTreeMap<String, Quantity> {
+/// What the node has, the overrides of its configuration included.
+#[must_use]
+pub fn capacity(spec: &NodeSpec, facts: &Facts) -> BTreeMap<String, Quantity> {
     let mut all = BTreeMap::from([
         ("cpu".to_owned(), facts.cpus.to_string()),
         ("memory".to_owned(), format!("{}Ki", facts.memory_bytes / 1024)),

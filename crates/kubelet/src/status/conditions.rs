@@ -146,7 +146,7 @@ pub fn merge(fresh: &mut Vec<PodCondition>, present: &[PodCondition], now: krate
         let before = present.iter().find(|c| c.type_ == condition.type_);
         let same = before.filter(|b| b.status == condition.status);
         condition.last_transition_time =
-            same.and_then(|b| b.last_transition_time.clone()).or_else(|| Some(krate_api::meta::Time(now)));
+            same.and_then(|b| b.last_transition_time.clone()).or(Some(krate_api::meta::Time(now)));
     }
     fresh.extend(present.iter().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());
 }

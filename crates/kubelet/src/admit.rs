@@ -1,0 +1,108 @@
+//! Whether the node can take one more pod: it may have been given to the node without the scheduler, or on
+//! old news.
+
+use crate::spec::{self, resources};
+use crate::status::Verdict;
+use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use krate_api::types::core::v1::Pod;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Why the pod cannot be taken beside `others`; `None` if it can.
+pub fn judge<'a>(
+    pod: &Pod,
+    others: impl Iterator<Item = &'a Pod>,
+    allocatable: &BTreeMap<String, Quantity>,
+) -> Option<Verdict> {
+    let others: Vec<&Pod> = others.collect();
+    let capacity = |name: &str| allocatable.get(name).map_or(0, |q| resources::amount(name, q));
+    let no = |reason: &str, message: String| Some(Verdict { reason: reason.to_owned(), message });
+    let lacking = |name: &str, requested: i64, used: i64, capacity: i64| {
+        let text = "Node didn't have enough resource: ";
+        no(
+            &format!("OutOf{name}"),
+            format!("{text}{name}, requested: {requested}, used: {used}, capacity: {capacity}"),
+        )
+    };
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    if allocatable.contains_key("pods") && count + 1 > capacity("pods") {
+        return lacking("pods", 1, count, capacity("pods"));
+    }
+    for name in requested_names(pod) {
+        let requested = resources::pod_request(pod, &name);
+        let used: i64 = others.iter().map(|other| resources::pod_request(other, &name)).sum();
+        if requested > 0 && requested + used > capacity(&name) {
+            return lacking(&name, requested, used, capacity(&name));
+        }
+    }
+    let taken: BTreeSet<_> = others.iter().flat_map(|other| host_ports(other)).collect();
+    if host_ports(pod).any(|port| taken.contains(&port)) {
+        return no(
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
+                .to_owned(),
+        );
+    }
+    None
+}
+
+fn requested_names(pod: &Pod) -> BTreeSet<String> {
+    let all = spec::containers(pod).iter().chain(spec::init_containers(pod)).map(|c| c.resources.as_ref());
+    let requests = all.chain([spec::spec(pod).resources.as_ref()]).flatten();
+    requests
+        .flat_map(|r| r.requests.iter().chain(&r.limits))
+        .flat_map(|amounts| amounts.keys().cloned())
+        .collect()
+}
+
+fn host_ports(pod: &Pod) -> impl Iterator<Item = (String, i32)> + '_ {
+    spec::containers(pod).iter().flat_map(|c| c.ports.iter().flatten()).filter_map(|p| {
+        p.host_port.filter(|n| *n > 0).map(|n| (p.protocol.clone().unwrap_or_else(|| "TCP".into()), n))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::build;
+    use krate_api::types::core::v1::{ContainerPort, ResourceRequirements};
+
+    fn amounts(list: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
+        list.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect()
+    }
+
+    fn wanting(name: &str, cpu: &str) -> Pod {
+        build::edit(build::pod(name), |s| {
+            s.containers[0].resources =
+                Some(ResourceRequirements { requests: Some(amounts(&[("cpu", cpu)])), ..Default::default() });
+        })
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let node = amounts(&[("cpu", "2"), ("pods", "2")]);
+        let one = wanting("a", "1500m");
+        assert_eq!(judge(&wanting("b", "500m"), [&one].into_iter(), &node), None);
+        let verdict = judge(&wanting("b", "1"), [&one].into_iter(), &node).unwrap();
+        assert_eq!(verdict.reason, "OutOfcpu");
+        assert_eq!(
+            verdict.message,
+            "Node didn't have enough resource: cpu, requested: 1000, used: 1500, capacity: 2000"
+        );
+        let full = judge(&build::pod("c"), [&one, &one].into_iter(), &node).unwrap();
+        assert_eq!(full.reason, "OutOfpods");
+    }
+
+    #[test]
+    fn host_ports_are_taken_once() {
+        let on = |name: &str| {
+            build::edit(build::pod(name), |s| {
+                s.containers[0].ports = Some(vec![ContainerPort {
+                    host_port: Some(80),
+                    container_port: 80,
+                    ..Default::default()
+                }]);
+            })
+        };
+        assert_eq!(judge(&on("a"), [&on("b")].into_iter(), &BTreeMap::new()).unwrap().reason, "NodePorts");
+    }
+}

@@ -1,0 +1,87 @@
+//! A pod's sandbox: made when there is none that serves.
+
+use super::Worker;
+use crate::observed::PodRuntime;
+use crate::{dns, events, generate, spec};
+use krate_base::Timestamp;
+use krate_runtime::cri::{PodSandboxConfig, PodSandboxState};
+
+impl Worker {
+    /// Makes the sandbox as attempt `attempt`, after everything of the old one has ended; when to try again
+    /// if it cannot be made.
+    pub(super) async fn new_sandbox(&mut self, attempt: u32, runtime: &PodRuntime) -> Result<(), Timestamp> {
+        if let Some(at) = self.held("sandbox") {
+            return Err(at);
+        }
+        let about = events::about(&self.pod);
+        if attempt > 0 && !self.retry.contains_key("sandbox") {
+            let text = "Pod sandbox changed, it will be killed and re-created.";
+            self.context.recorder.normal(&about, events::SANDBOX_CHANGED, text);
+        }
+        for old in &runtime.sandboxes {
+            if let Err(error) = self.context.runtime.stop_pod_sandbox(&old.id).await {
+                let text = format!("error killing pod: {error}");
+                self.context.recorder.warning(&about, events::FAILED_KILL, text);
+                return Err(self.failed("sandbox"));
+            }
+        }
+        self.remove_old_sandboxes(runtime).await;
+        let config = self.sandbox_config(attempt);
+        let made = match self.make_log_folder(&config.log_directory).await {
+            Ok(()) => self.context.runtime.run_pod_sandbox(&config, "").await.map_err(|e| e.to_string()),
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(id) => {
+                tracing::debug!(pod = %spec::describe(&self.pod), sandbox = %id, attempt, "sandbox made");
+                self.retry.remove("sandbox");
+                Ok(())
+            }
+            Err(error) => {
+                let text = format!("Failed to create pod sandbox: {error}");
+                self.context.recorder.warning(&about, events::FAILED_SANDBOX, text);
+                Err(self.failed("sandbox"))
+            }
+        }
+    }
+
+    /// Sandboxes without containers are of no use to anybody; those with containers hold last states.
+    async fn remove_old_sandboxes(&self, runtime: &PodRuntime) {
+        for old in runtime.sandboxes.iter().filter(|s| s.state == PodSandboxState::NotReady) {
+            let used = runtime.containers.iter().any(|c| c.sandbox == old.id);
+            if !used && let Err(error) = self.context.runtime.remove_pod_sandbox(&old.id).await {
+                tracing::warn!(sandbox = %old.id, %error, "an old sandbox cannot be removed");
+            }
+        }
+    }
+
+    async fn make_log_folder(&self, folder: &str) -> Result<(), String> {
+        tokio::fs::create_dir_all(folder).await.map_err(|e| format!("create pod log directory {folder}: {e}"))
+    }
+
+    pub(super) fn sandbox_config(&self, attempt: u32) -> PodSandboxConfig {
+        let (context, pod) = (&self.context, &self.pod);
+        let host = std::fs::read_to_string(&context.resolv_conf).unwrap_or_default();
+        let (dns, missing) = dns::for_pod(pod, &context.cluster_dns, &dns::parse_resolv_conf(&host));
+        if missing && attempt == 0 && !spec::is_static(pod) {
+            let policy = spec::spec(pod).dns_policy.as_deref().unwrap_or("ClusterFirst");
+            let text = format!(
+                "pod: \"{}\". kubelet does not have ClusterDNS IP configured and cannot create Pod using \"{policy}\" policy. Falling back to \"Default\" policy.",
+                spec::describe(pod)
+            );
+            context.recorder.warning(&events::about(pod), events::MISSING_DNS, text);
+        }
+        let logs = context.paths.logs(spec::namespace(pod), spec::name(pod), spec::uid(pod));
+        generate::sandbox::config(
+            pod,
+            generate::sandbox::Setting {
+                attempt,
+                cluster_domain: &context.cluster_dns.domain,
+                node_group: &context.cgroup_parent,
+                log_directory: logs.to_string_lossy().into_owned(),
+                dns,
+                seccomp_root: &context.seccomp_root(),
+            },
+        )
+    }
+}
