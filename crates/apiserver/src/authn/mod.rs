@@ -4,6 +4,7 @@
 //! what somebody may do.
 
 pub(crate) mod certificate;
+pub(crate) mod impersonate;
 pub(crate) mod token;
 
 use crate::pki::Authority;

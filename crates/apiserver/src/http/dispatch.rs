@@ -1,6 +1,6 @@
 //! One request from the wire to its answer: who, what, may they, the handler, the form of the answer.
 
-use super::negotiate::{self, Form, Sent, Shape};
+use super::negotiate::{self, Form, Shape};
 use super::respond::{self, Body};
 use super::table::Style;
 use super::{proxy, stream, system};
@@ -128,7 +128,8 @@ async fn answer(
     query: Query,
     form: Form,
 ) -> Result<Response<Body>, Status> {
-    let user = Arc::new(authn::authenticate(&server, peer, request.headers()).await?);
+    let user = authn::authenticate(&server, peer, request.headers()).await?;
+    let user = Arc::new(authn::impersonate::effective(&server, user, request.headers())?);
     authorize(&server, &user, &info, &query)?;
     if !info.is_resource {
         let plain = Form { shape: Shape::Whole, ..form };
@@ -300,11 +301,7 @@ fn attach_body(
             request.options.delete = Some(options);
         }
         _ => {
-            let bytes = match negotiate::sent(headers)? {
-                Sent::Json => bytes,
-                Sent::Yaml => yaml_to_json(&bytes)?,
-            };
-            request.body = Some(krate_client::Body::Bytes(bytes));
+            request.body = Some(krate_client::Body::Bytes(negotiate::sent(headers)?.json(bytes)?));
         }
     }
     Ok(())
@@ -324,10 +321,7 @@ fn patch_kind(headers: &HeaderMap) -> Result<(PatchKind, bool), Status> {
 /// Delete options come in the body, or as parameters when there is none.
 fn delete_options(headers: &HeaderMap, query: &Query, bytes: &[u8]) -> Result<DeleteOptions, Status> {
     if !bytes.is_empty() {
-        let json = match negotiate::sent(headers)? {
-            Sent::Json => Bytes::copy_from_slice(bytes),
-            Sent::Yaml => yaml_to_json(bytes)?,
-        };
+        let json = negotiate::sent(headers)?.json(Bytes::copy_from_slice(bytes))?;
         return serde_json::from_slice(&json).map_err(|e| Status::bad_request(e.to_string()));
     }
     let some = |name: &str| query.has(name).then(|| query.get(name).to_owned());

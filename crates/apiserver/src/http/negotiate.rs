@@ -1,10 +1,12 @@
 //! Which form of an answer a client wants, from its `Accept` header; which form a body has.
 
+use crate::codec::yaml_to_json;
 use crate::query::Query;
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
-use krate_api::Status;
 use krate_api::status::Reason;
+use krate_api::{Status, protobuf};
 
 /// The encoding on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +116,21 @@ pub(crate) fn form(headers: &HeaderMap, query: &Query, shapes: bool) -> Result<F
 pub(crate) enum Sent {
     Json,
     Yaml,
+    Protobuf,
+}
+
+impl Sent {
+    /// The body as JSON.
+    pub fn json(self, bytes: Bytes) -> Result<Bytes, Status> {
+        match self {
+            Self::Json => Ok(bytes),
+            Self::Yaml => yaml_to_json(&bytes),
+            Self::Protobuf => {
+                let decoded = protobuf::decode(&bytes).map_err(|e| Status::bad_request(e.to_string()))?;
+                serde_json::to_vec(&decoded.value).map(Bytes::from).map_err(Status::internal)
+            }
+        }
+    }
 }
 
 /// The form of a body that is an object.
@@ -122,10 +139,11 @@ pub(crate) fn sent(headers: &HeaderMap) -> Result<Sent, Status> {
     match value.split(';').next().unwrap_or("").trim() {
         "" | "application/json" | "application/octet-stream" => Ok(Sent::Json),
         "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Sent::Yaml),
+        protobuf::CONTENT_TYPE => Ok(Sent::Protobuf),
         _ => Err(Status::failure(
             Reason::UnsupportedMediaType,
             "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml",
+             application/json, application/yaml, application/vnd.kubernetes.protobuf",
         )),
     }
 }
