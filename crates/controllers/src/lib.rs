@@ -11,6 +11,7 @@ mod deployment;
 mod endpoints;
 mod env;
 mod garbage;
+mod job;
 mod meta;
 mod namespace;
 mod node_ipam;
@@ -55,6 +56,8 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("taint-eviction-controller", taint_eviction::start),
     ("node-ipam-controller", node_ipam::start),
     ("pod-garbage-collector-controller", pod_gc::start),
+    ("job-controller", job::start),
+    ("ttl-after-finished-controller", job::ttl::start),
     ("replicationcontroller-controller", replicas::start_replication_controllers),
 ];
 

@@ -1,0 +1,291 @@
+//! Jobs: pods that run to their end, counted once each.
+//!
+//! [`plan`] decides; this is the shell: status first, then finalizers, then pods. [`ttl`] removes finished
+//! Jobs when their time is over.
+
+mod indexes;
+mod plan;
+#[cfg(test)]
+mod tests;
+pub mod ttl;
+
+use crate::claim::claim_all;
+use crate::env::{Env, synced};
+use crate::meta;
+use crate::pods::{self, COMPLETION_INDEX, PodView, Wake};
+use crate::{pod_template, slow_start};
+use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
+use krate_api::Status;
+use krate_api::labels::Selector;
+use krate_api::meta::OwnerReference;
+use krate_api::types::batch::v1::Job;
+use krate_api::types::core::v1::Pod;
+use krate_base::{Clock, Rng};
+use krate_client::api::delete_uid;
+use krate_client::recorder::{EventType, Reference, reference};
+use krate_client::{Api, Expectations, Index, Informer, Outcome, PatchKind, Queue, Recorder};
+use parking_lot::Mutex;
+use plan::{Backoff, FINALIZER, Plan, is_tracked};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const ACCOUNT: &str = "job-controller";
+const WORKERS: usize = 5;
+/// Who manages a Job, if not this controller.
+const MANAGED_BY: &str = "kubernetes.io/job-controller";
+
+struct Controller {
+    api: Api<Job>,
+    pod_api: Api<Pod>,
+    jobs: Informer<Job>,
+    pods: Informer<PodView>,
+    by_controller: Index<PodView>,
+    expectations: Expectations,
+    backoffs: Mutex<HashMap<String, Backoff>>,
+    recorder: Recorder,
+    clock: Clock,
+    rng: Rng,
+    queue: Queue,
+    /// Pods that carry our finalizer and have no Job any more.
+    strays: Queue,
+}
+
+pub fn start(env: &Env) {
+    let (jobs, pods) = (env.informers.of::<Job>(), pods::informer(&env.informers));
+    let controller = Arc::new(Controller {
+        api: env.api(ACCOUNT),
+        pod_api: env.api(ACCOUNT),
+        jobs: jobs.clone(),
+        pods: pods.clone(),
+        by_controller: pods::by_controller(&pods),
+        expectations: Expectations::default(),
+        backoffs: Mutex::default(),
+        recorder: env.recorder(ACCOUNT, ACCOUNT),
+        clock: env.clock.clone(),
+        rng: env.rng.clone(),
+        queue: env.queue("job"),
+        strays: env.queue("job_orphan_pod"),
+    });
+    let c = controller.clone();
+    jobs.subscribe(move |old, new| c.job_changed(old, new));
+    let c = controller.clone();
+    pods.subscribe(move |old, new| {
+        pods::wakes(old, new, |wake| c.wake(&wake));
+        if let Some(pod) = new.filter(|p| is_tracked(p) && !c.is_cared_for(p)) {
+            c.strays.add(pod.metadata.key());
+        }
+    });
+    let (queue, strays) = (controller.queue.clone(), controller.strays.clone());
+    let c = controller.clone();
+    env.run(&queue, WORKERS, synced!(jobs, pods), move |key: String| {
+        let controller = controller.clone();
+        async move { controller.reconcile(&key).await }
+    });
+    env.run(&strays, 1, synced!(jobs, pods), move |key: String| {
+        let controller = c.clone();
+        async move { controller.free_stray(&key).await }
+    });
+}
+
+impl Controller {
+    fn job_changed(&self, old: Option<&Arc<Job>>, new: Option<&Arc<Job>>) {
+        let Some(job) = new.or(old) else { return };
+        let key = meta::key(&job.metadata);
+        if new.is_none() {
+            self.expectations.forget(&key);
+            self.backoffs.lock().remove(&key);
+            for pod in self.by_controller.get(meta::uid(&job.metadata)) {
+                self.strays.add(pod.metadata.key());
+            }
+        }
+        self.queue.add(key);
+    }
+
+    fn wake(&self, wake: &Wake) {
+        match wake {
+            Wake::Created(owner, pod) => {
+                if let Some(key) = self.key_of(owner, pod) {
+                    self.expectations.creation_observed(&key);
+                    self.queue.add(key);
+                }
+            }
+            Wake::Deleted(owner, pod) => {
+                if let Some(key) = self.key_of(owner, pod) {
+                    self.expectations.deletion_observed(&key, pod.uid());
+                    self.queue.add(key);
+                }
+            }
+            Wake::Changed(owner, pod) => {
+                if let Some(key) = self.key_of(owner, pod) {
+                    self.queue.add(key);
+                }
+            }
+            Wake::Orphan(pod) => {
+                for job in self.jobs.list_in(pod.namespace()) {
+                    if selector(&job).is_ok_and(|s| s.matches(&pod.metadata.labels)) {
+                        self.queue.add(meta::key(&job.metadata));
+                    }
+                }
+            }
+        }
+    }
+
+    fn key_of(&self, owner: &OwnerReference, pod: &PodView) -> Option<String> {
+        let key = krate_api::object::key(pod.namespace(), &owner.name);
+        let same = |job: Arc<Job>| meta::uid(&job.metadata) == owner.uid;
+        (meta::refers_to::<Job>(owner) && self.jobs.get(&key).is_some_and(same)).then_some(key)
+    }
+
+    /// Whether a living Job will see to the pod's finalizer.
+    fn is_cared_for(&self, pod: &PodView) -> bool {
+        !self.jobs.has_synced() || pod.controller().is_some_and(|owner| self.key_of(owner, pod).is_some())
+    }
+
+    async fn free_stray(&self, key: &str) -> Result<Outcome, Status> {
+        if let Some(pod) = self.pods.get(key).filter(|p| is_tracked(p) && !self.is_cared_for(p)) {
+            self.free(&pod).await?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    async fn reconcile(&self, key: &str) -> Result<Outcome, Status> {
+        let Some(job) = self.jobs.get(key) else { return Ok(Outcome::Done) };
+        let manager = job.spec.as_ref().and_then(|s| s.managed_by.as_deref());
+        let Ok(selector) = selector(&job) else { return Ok(Outcome::Done) };
+        if manager.is_some_and(|m| m != MANAGED_BY) {
+            return Ok(Outcome::Done);
+        }
+        // What the caches do not show yet must not be made or ended again; counting can go on.
+        let settled = self.expectations.satisfied(key);
+        let mut pods = self.by_controller.get(meta::uid(&job.metadata));
+        pods.extend(self.by_controller.get(&pods::orphans(meta::namespace(&job.metadata))));
+        let pods = claim_all(pods, &*job, &selector, &self.pod_api, &self.api).await?;
+        let backoff = self.backoffs.lock().get(key).cloned().unwrap_or_default();
+        let plan = plan::plan(&job, &pods, backoff, self.clock.now_seconds());
+        self.carry_out(key, &job, plan, settled).await
+    }
+
+    async fn carry_out(&self, key: &str, job: &Job, plan: Plan, settled: bool) -> Result<Outcome, Status> {
+        if job.status.as_ref() != Some(&plan.status) {
+            let mut told = job.clone();
+            told.status = Some(plan.status);
+            // A conflict means that the cache is behind: nothing of the plan may be done.
+            self.api.update_status(told).await?;
+            let about = reference(job);
+            for (warning, reason, message) in plan.events {
+                let kind = if warning { EventType::Warning } else { EventType::Normal };
+                self.recorder.event(&about, kind, reason, message);
+            }
+        }
+        self.backoffs.lock().insert(key.to_owned(), plan.backoff);
+        let freed = futures::future::join_all(plan.free.iter().map(|pod| self.free(pod))).await;
+        freed.into_iter().collect::<Result<Vec<()>, _>>()?;
+        if settled && !plan.delete.is_empty() {
+            self.delete(key, job, &plan.delete).await?;
+        } else if settled && !plan.create.is_empty() {
+            self.create(key, job, &plan.create).await?;
+        }
+        Ok(plan.after.map_or(Outcome::Done, Outcome::After))
+    }
+
+    /// Takes our finalizer off a pod. If the pod has changed its event brings us back.
+    async fn free(&self, pod: &PodView) -> Result<(), Status> {
+        let left: Vec<_> = pod.metadata.finalizers.iter().filter(|f| *f != FINALIZER).collect();
+        let patch = serde_json::json!({"metadata": {
+            "uid": pod.uid(),
+            "resourceVersion": pod.metadata.resource_version,
+            "finalizers": left,
+        }});
+        let patched = self.pod_api.patch(pod.namespace(), pod.name(), PatchKind::Merge, patch.to_string());
+        match patched.await {
+            Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    async fn delete(&self, key: &str, job: &Job, doomed: &[Arc<PodView>]) -> Result<(), Status> {
+        self.expectations.expect(key, 0, doomed.iter().map(|p| p.uid().to_owned()));
+        let about = reference(job);
+        let results =
+            futures::future::join_all(doomed.iter().map(|pod| self.delete_one(key, &about, pod))).await;
+        results.into_iter().collect::<Result<Vec<()>, _>>().map(drop)
+    }
+
+    async fn delete_one(&self, key: &str, about: &Reference, pod: &PodView) -> Result<(), Status> {
+        match self.pod_api.delete(pod.namespace(), pod.name(), delete_uid(pod.uid())).await {
+            Ok(()) => {
+                self.recorder.normal(about, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
+                Ok(())
+            }
+            Err(status) => {
+                self.expectations.deletion_observed(key, pod.uid());
+                if status.is_not_found() { Ok(()) } else { Err(status) }
+            }
+        }
+    }
+
+    async fn create(&self, key: &str, job: &Job, indexes: &[Option<u32>]) -> Result<(), Status> {
+        let about = reference(job);
+        self.expectations.expect(key, indexes.len(), []);
+        let make = |n: usize| self.create_one(key, &about, pod(job, indexes[n], &self.rng));
+        let done = slow_start::slow_start(indexes.len(), make).await;
+        self.expectations.creations_skipped(key, indexes.len() - done.attempted);
+        done.failure.filter(|status| !meta::namespace_is_terminating(status)).map_or(Ok(()), Err)
+    }
+
+    async fn create_one(&self, key: &str, about: &Reference, pod: Pod) -> Result<(), Status> {
+        match self.pod_api.create(pod).await {
+            Ok(created) => {
+                let name = meta::name(&created.metadata);
+                self.recorder.normal(about, "SuccessfulCreate", format!("Created pod: {name}"));
+                Ok(())
+            }
+            Err(status) => {
+                self.expectations.creation_observed(key);
+                if !meta::namespace_is_terminating(&status) {
+                    self.recorder.warning(about, "FailedCreate", format!("Error creating: {status}"));
+                }
+                Err(status)
+            }
+        }
+    }
+}
+
+fn selector(job: &Job) -> Result<Selector, krate_api::labels::SelectorError> {
+    Selector::of(job.spec.as_ref().and_then(|s| s.selector.as_ref()))
+}
+
+/// A pod of the Job, of an index if it is Indexed.
+fn pod(job: &Job, index: Option<u32>, rng: &Rng) -> Pod {
+    let owner = meta::controller_reference(job);
+    let namespace = meta::namespace(&job.metadata);
+    let template = job.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
+    let mut pod = pod_template::pod(&template, namespace, owner);
+    pod.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
+    let Some(index) = index else { return pod };
+    let name = meta::name(&job.metadata);
+    pod.metadata.generate_name = None;
+    pod.metadata.name = Some(format!("{name}-{index}-{}", rng.suffix(5)));
+    pod.metadata.annotations.get_or_insert_default().insert(COMPLETION_INDEX.to_owned(), index.to_string());
+    pod.metadata.labels.get_or_insert_default().insert(COMPLETION_INDEX.to_owned(), index.to_string());
+    let spec = pod.spec.get_or_insert_default();
+    spec.hostname = Some(format!("{name}-{index}"));
+    let variable = || EnvVar {
+        name: "JOB_COMPLETION_INDEX".to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: None,
+                field_path: format!("metadata.labels['{COMPLETION_INDEX}']"),
+            }),
+            ..EnvVarSource::default()
+        }),
+    };
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        let env = container.env.get_or_insert_default();
+        if !env.iter().any(|e| e.name == "JOB_COMPLETION_INDEX") {
+            env.push(variable());
+        }
+    }
+    pod
+}
