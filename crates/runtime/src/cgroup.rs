@@ -6,7 +6,8 @@
 
 use crate::cri::{LinuxContainerResources, MemoryUsage};
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 /// The version 1 controllers that containers are put under where they are mounted.
@@ -16,6 +17,10 @@ const CPUSET: &str = "cpuset";
 /// What version 2 hands down to our groups.
 const DELEGATED: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
 const DEFAULT_PERIOD: i64 = 100_000;
+/// How long killed processes may take to leave a group that is removed, in milliseconds.
+const EMPTY_PATIENCE_MILLIS: u16 = 2_000;
+/// Changes of a group that are looked at while waiting for it to be empty.
+const EMPTY_EVENTS: usize = 64;
 
 /// Where the hierarchies are mounted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -222,8 +227,19 @@ impl Group {
         }
     }
 
-    /// Removes the group and what is below it. Absent is success; what still holds a process is an error.
+    /// Removes the group and what is below it. Absent is success. Killed processes may take a moment to be
+    /// gone; what lives is an error.
     pub fn remove(&self) -> io::Result<()> {
+        match self.try_remove() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                self.wait_until_empty();
+                self.try_remove()
+            }
+            other => other,
+        }
+    }
+
+    fn try_remove(&self) -> io::Result<()> {
         let cpuset = self.v1(CPUSET);
         let mut result = Ok(());
         for folder in self.folders().into_iter().chain(cpuset) {
@@ -232,6 +248,27 @@ impl Group {
             }
         }
         result
+    }
+
+    /// Version 2 says when the last process is gone; where it is not mounted there is nothing to wait on.
+    fn wait_until_empty(&self) {
+        use nix::poll::{PollFd, PollFlags, poll};
+        use std::os::fd::AsFd;
+        let Some(mut events) = self.v2().and_then(|folder| File::open(folder.join("cgroup.events")).ok())
+        else {
+            return;
+        };
+        for _ in 0..EMPTY_EVENTS {
+            let mut text = String::new();
+            let read = events.rewind().and_then(|()| events.read_to_string(&mut text));
+            if read.is_err() || keyed_in(&text, "populated") == 0 {
+                return;
+            }
+            let mut waits = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
+            if matches!(poll(&mut waits, EMPTY_PATIENCE_MILLIS), Ok(0)) {
+                return;
+            }
+        }
     }
 
     /// Removes the group if nothing is in it. A pod's group is shared by its sandboxes, and goes with the last.

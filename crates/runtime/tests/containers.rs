@@ -180,3 +180,31 @@ fn events_tell_the_story() {
         assert_eq!(story, [Created, Started, Stopped, Deleted]);
     });
 }
+
+/// Not a benchmark, a number to look at: `cargo test -p krate-runtime --test containers -- --ignored --nocapture`.
+#[test]
+#[ignore = "prints a measurement"]
+fn how_long_a_container_takes() {
+    on_node(|node| async move {
+        const ROUNDS: u32 = 20;
+        let runtime = node.open().await;
+        let begun = tokio::time::Instant::now();
+        let pod = node.pod("fast");
+        let sandbox = runtime.run_pod_sandbox(&pod, "").await.unwrap();
+        println!("sandbox: {:?}", begun.elapsed());
+        let (mut creating, mut starting) = (Duration::ZERO, Duration::ZERO);
+        for round in 0..ROUNDS {
+            let config = container(&format!("c{round}"), &["wait"]);
+            let begun = tokio::time::Instant::now();
+            let id = runtime.create_container(&sandbox, &config, &pod).await.unwrap();
+            creating += begun.elapsed();
+            let begun = tokio::time::Instant::now();
+            runtime.start_container(&id).await.unwrap();
+            starting += begun.elapsed();
+        }
+        println!("create: {:?}, start: {:?}", creating / ROUNDS, starting / ROUNDS);
+        let begun = tokio::time::Instant::now();
+        runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+        println!("remove all: {:?}", begun.elapsed());
+    });
+}

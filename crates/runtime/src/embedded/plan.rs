@@ -112,7 +112,7 @@ fn process(input: &Input<'_>, oom_score_adj: i64) -> Result<ProcessSpec> {
         capabilities,
         no_new_privileges: context.no_new_privs && !context.privileged,
         oom_score_adj: i32::try_from(oom_score_adj).ok(),
-        seccomp: super::seccomp::filter(context, &capabilities),
+        seccomp: super::seccomp::filter(context, &capabilities)?,
     })
 }
 

@@ -176,8 +176,8 @@ async fn collect(call: Call, ends: Ends) -> Result<ExecSyncResponse> {
             () = err.more() => {}
         }
     };
-    out.rest();
-    err.rest();
+    out.last();
+    err.last();
     Ok(ExecSyncResponse { stdout: out.bytes, stderr: err.bytes, exit_code: code })
 }
 
@@ -202,19 +202,33 @@ impl Output {
         std::future::pending().await
     }
 
-    /// Takes what is there now.
+    /// Takes what is known to be there.
     fn rest(&mut self) {
         let mut buffer = vec![0; PIPE_BUFFER];
         while let Some(pipe) = &self.pipe {
             match pipe.try_read(&mut buffer) {
-                Ok(n) if n > 0 => {
-                    let room = MAX_OUTPUT.saturating_sub(self.bytes.len());
-                    self.bytes.extend_from_slice(&buffer[..n.min(room)]);
-                }
+                Ok(n) if n > 0 => self.keep(&buffer[..n]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 _ => self.pipe = None,
             }
         }
+    }
+
+    /// After the exit: asks the kernel itself, because the async runtime may not have heard yet.
+    fn last(&mut self) {
+        let mut buffer = vec![0; PIPE_BUFFER];
+        while let Some(pipe) = &self.pipe {
+            match nix::unistd::read(pipe, &mut buffer) {
+                Ok(n) if n > 0 => self.keep(&buffer[..n]),
+                Err(nix::errno::Errno::EINTR) => {}
+                _ => return,
+            }
+        }
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = MAX_OUTPUT.saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 }
 

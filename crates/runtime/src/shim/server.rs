@@ -432,6 +432,11 @@ impl Server {
             return;
         }
         let Pending { launch, purpose, connection } = self.launches.swap_remove(index);
+        if matches!(report, Report::Failed(_)) {
+            // It is about to exit; once it is gone its control group can be removed at once.
+            kill_session(pid);
+            let _ = waitpid(Pid::from_raw(pid), None);
+        }
         match (report, purpose) {
             (Report::Failed(message), Purpose::Container(spec)) => {
                 let what = "unable to start container process: error during container init";

@@ -132,17 +132,11 @@ impl Drop for Node {
     fn drop(&mut self) {
         let hierarchies = Hierarchies::detect().expect("the control groups");
         let group = hierarchies.group(&self.cgroup);
-        // Killed processes take a moment to be gone; groups are empty only then.
-        for _ in 0..500 {
-            group.kill();
-            if group.remove().is_ok() {
-                hierarchies.group("krate").remove_if_empty();
-                return;
-            }
-            #[expect(clippy::disallowed_methods, reason = "outside of any runtime, with nothing to wait on")]
-            std::thread::sleep(Duration::from_millis(10));
+        group.kill();
+        match group.remove() {
+            Ok(()) => hierarchies.group("krate").remove_if_empty(),
+            Err(error) => eprintln!("left behind: {error}"),
         }
-        eprintln!("control group {} is left behind", self.cgroup);
     }
 }
 
