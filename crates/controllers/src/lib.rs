@@ -25,6 +25,8 @@ mod replicas;
 mod slow_start;
 mod taint_eviction;
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod world;
 
 pub use env::{Cluster, Context, Env, MANAGER, Resources, SecretToken, SignToken};

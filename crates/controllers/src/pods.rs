@@ -187,11 +187,6 @@ impl PodView {
     }
 
     #[must_use]
-    pub fn is_available(&self, min_ready: i32, now: Timestamp) -> bool {
-        self.availability(min_ready, now) == Availability::Yes
-    }
-
-    #[must_use]
     pub fn controller(&self) -> Option<&OwnerReference> {
         self.metadata.controller()
     }

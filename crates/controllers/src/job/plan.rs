@@ -147,7 +147,7 @@ impl Work<'_> {
         let tracked: BTreeSet<&str> = self.pods.iter().filter(|p| is_tracked(p)).map(|p| p.uid()).collect();
         let status = &mut self.plan.status;
         let Some(uncounted) = &mut status.uncounted_terminated_pods else { return };
-        let mut count = |uids: &mut Option<Vec<String>>, counter: &mut Option<i32>| {
+        let count = |uids: &mut Option<Vec<String>>, counter: &mut Option<i32>| {
             let list = uids.get_or_insert_default();
             let before = list.len();
             list.retain(|uid| tracked.contains(uid.as_str()));

@@ -133,7 +133,12 @@ mod tests {
         let foreign = Taint { key: "gpu".to_owned(), effect: NO_SCHEDULE.to_owned(), ..Taint::default() };
         let down = [condition("Ready", "Unknown")];
         let evict = eviction_taint(&down);
-        let tainted = taints(&[foreign.clone()], &schedule_taints(&down, true), evict, Timestamp::UNIX_EPOCH);
+        let tainted = taints(
+            std::slice::from_ref(&foreign),
+            &schedule_taints(&down, true),
+            evict,
+            Timestamp::UNIX_EPOCH,
+        );
         let keys: Vec<_> = tainted.iter().map(|t| (t.key.as_str(), t.effect.as_str())).collect();
         assert_eq!(
             keys,

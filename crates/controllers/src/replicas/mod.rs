@@ -171,7 +171,7 @@ impl<K: Replicated> Controller<K> {
     }
 
     async fn create(&self, key: &str, owner: &Arc<K>, count: usize) -> Option<Failure> {
-        let Some(template) = owner.template() else { return None };
+        let template = owner.template()?;
         let about = reference(&**owner);
         let pod =
             pod_template::pod(template, meta::namespace(owner.meta()), meta::controller_reference(&**owner));
