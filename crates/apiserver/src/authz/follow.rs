@@ -69,20 +69,24 @@ pub(crate) async fn load(server: &Inner) -> Result<u64, Status> {
 pub(crate) async fn follow(server: Weak<Inner>, mut from: u64, shutdown: Shutdown) {
     while let Some(strong) = server.upgrade() {
         let mut watches = Vec::new();
+        let mut behind = false;
         for source in SOURCES {
             let Some(rows) = source.rows(&strong.catalogue()) else { continue };
             match strong.store.watch(&rows.stored.space, from).await {
                 Ok(watch) => watches.push((source, rows, watch)),
-                Err(Error::Compacted { .. }) => break,
+                Err(Error::Compacted { .. }) => {
+                    behind = true;
+                    break;
+                }
                 Err(_) => return,
             }
         }
-        let complete = watches.len();
         drop(strong);
+        behind |= watches.is_empty();
         let tasks = watches
             .into_iter()
             .map(|(source, rows, watch)| Box::pin(follow_one(server.clone(), source, rows, watch)));
-        if complete > 0 {
+        if !behind {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = futures::future::select_all(tasks) => {}

@@ -28,7 +28,7 @@ const STREAMS: u32 = 1_000;
 /// How long a client may take to finish the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long open requests may take after shutdown.
-const DRAIN: Duration = Duration::from_secs(2);
+const DRAIN: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (no file descriptors left), so that it is not tried in a busy loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -45,12 +45,10 @@ fn check_identity(call: &Call, object: &dyn Object) -> Result<(), Status> {
     let meta = object.meta();
     match meta.name.as_deref() {
         None | Some("") => {
-            let kind = &call.resource().kind;
             let fault = krate_api::field::Error::required(
                 &krate_api::field::Path::new("metadata").child("name"),
                 "name is required",
             );
-            let _ = kind;
             return Err(call.invalid(&call.name, &[fault]));
         }
         Some(name) if name != call.name => {

@@ -94,6 +94,10 @@ async fn logs_come_from_the_kubelet_and_so_do_its_refusals() {
     let (code, status) =
         crate::common::get(&client, "/api/v1/namespaces/default/pods/a/log?container=x").await;
     assert_eq!((code, status["message"].as_str()), (400, Some("container x is not valid for pod a")));
+    pods(&admin(&server)).create(pod("default", "unbound")).await.unwrap();
+    let path = "/api/v1/namespaces/default/pods/unbound/log";
+    let (code, body) = client.raw(http::Method::GET, path, None, Bytes::new()).await.unwrap();
+    assert_eq!((code.as_u16(), body.len()), (200, 0));
     let (code, body) = client
         .raw(http::Method::GET, "/api/v1/nodes/n1/proxy/metrics?x=1", None, Bytes::new())
         .await

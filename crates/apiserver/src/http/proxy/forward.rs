@@ -59,10 +59,10 @@ pub(super) async fn forward(
     let client = upgrades.then(|| hyper::upgrade::on(&mut request));
     let onward = rewrite(request, &target, upgrades)?;
     let response = sender.send_request(onward).await.map_err(|e| unreachable(e.to_string()))?;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        if let Some(client) = client {
-            return Ok(join(client, response));
-        }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(client) = client
+    {
+        return Ok(join(client, response));
     }
     if target.is_kubelet && call.subresource != "proxy" && !response.status().is_success() {
         return Err(told(call, response).await);

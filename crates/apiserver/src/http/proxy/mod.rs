@@ -9,7 +9,7 @@ mod target;
 
 pub(crate) use target::KubeletTls;
 
-use super::respond::Body;
+use super::respond::{self, Body};
 use crate::admission::{Attributes, Operation};
 use crate::authz;
 use crate::path::Info;
@@ -52,5 +52,8 @@ pub(super) async fn handle(
     }
     let raw_query = request.uri().query().unwrap_or("").to_owned();
     let target = target::find(server, &call, info, query, &raw_query).await?;
-    forward::forward(server, &call, target, request).await
+    match target {
+        Some(target) => forward::forward(server, &call, target, request).await,
+        None => Ok(respond::raw(200, "text/plain", "")),
+    }
 }

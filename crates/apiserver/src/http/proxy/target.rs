@@ -114,14 +114,14 @@ pub(super) async fn find(
     info: &Info,
     query: &Query,
     raw_query: &str,
-) -> Result<Target, Status> {
+) -> Result<Option<Target>, Status> {
     match (info.resource.as_str(), call.subresource.as_str()) {
         ("nodes", _) => {
             let address = kubelet(server, &call.name).await?;
-            Ok(to_kubelet(server, address, proxied_path(info, raw_query)))
+            Ok(Some(to_kubelet(server, address, proxied_path(info, raw_query))))
         }
-        ("services", _) => service(server, call, info, raw_query).await,
-        ("pods", "proxy") => pod_itself(server, call, info, raw_query).await,
+        ("services", _) => service(server, call, info, raw_query).await.map(Some),
+        ("pods", "proxy") => pod_itself(server, call, info, raw_query).await.map(Some),
         _ => pod_by_kubelet(server, call, query, raw_query).await,
     }
 }
@@ -186,13 +186,13 @@ async fn pod_of(server: &Inner, call: &Call, name: &str) -> Result<Arc<Pod>, Sta
     found.ok_or_else(|| Status::not_found("", "pods", name))
 }
 
-/// Logs, exec, attach and port-forward.
+/// Logs, exec, attach and port-forward; nowhere for the logs of a pod that has no node yet.
 async fn pod_by_kubelet(
     server: &Inner,
     call: &Call,
     query: &Query,
     raw_query: &str,
-) -> Result<Target, Status> {
+) -> Result<Option<Target>, Status> {
     let entry = list::entry(server, call).await?.ok_or_else(|| call.not_found())?;
     let object = call.rows.decode(&entry)?;
     let Some(pod) = cast::<Pod>(&*object) else { return Err(Status::internal("not a pod")) };
@@ -201,25 +201,24 @@ async fn pod_by_kubelet(
     let path = match call.subresource.as_str() {
         "portforward" => with_query(format!("/portForward/{place}"), raw_query),
         "log" => {
-            let container = container_of(pod, query.get("container"), true)?;
+            let container = container_of(pod, query.get("container"))?;
             let kept = raw_query.split('&').filter(|p| !p.starts_with("container=") && !p.is_empty());
             with_query(format!("/containerLogs/{place}/{container}"), &kept.collect::<Vec<_>>().join("&"))
         }
         sub => {
-            let container = container_of(pod, query.get("container"), false)?;
+            let container = container_of(pod, query.get("container"))?;
             with_query(format!("/{sub}/{place}/{container}"), &streams_query(query, sub))
         }
     };
     let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or("");
     if node.is_empty() {
         if call.subresource == "log" {
-            // Not yet on a node: there is nothing to read, which is not an error of the reader's.
-            return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+            return Ok(None);
         }
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let address = kubelet(server, node).await?;
-    Ok(to_kubelet(server, address, path))
+    Ok(Some(to_kubelet(server, address, path)))
 }
 
 fn with_query(path: String, query: &str) -> String {
@@ -241,7 +240,7 @@ fn streams_query(query: &Query, sub: &str) -> String {
 }
 
 /// The container that is meant, when that is clear.
-fn container_of(pod: &Pod, wanted: &str, log: bool) -> Result<String, Status> {
+fn container_of(pod: &Pod, wanted: &str) -> Result<String, Status> {
     let name = pod.metadata.name.as_deref().unwrap_or("");
     let spec = pod.spec.clone().unwrap_or_default();
     let names: Vec<String> = spec.containers.iter().map(|c| c.name.clone()).collect();
@@ -256,7 +255,6 @@ fn container_of(pod: &Pod, wanted: &str, log: bool) -> Result<String, Status> {
         [one] => Ok(one.clone()),
         [] => Err(Status::bad_request(format!("a container name must be specified for pod {name}"))),
         many => {
-            let _ = log;
             let mut why = format!(
                 "a container name must be specified for pod {name}, choose one of: [{}]",
                 many.join(" ")
