@@ -22,6 +22,8 @@ struct State {
     commands: BTreeMap<String, (i32, String)>,
     /// Containers that ignore their stop signal, by name.
     stubborn: BTreeSet<String>,
+    /// Containers that end with success at their stop signal, by name.
+    polite: BTreeSet<String>,
     pulls: Vec<(String, Option<AuthConfig>)>,
     calls: Vec<String>,
     next: u32,
@@ -76,6 +78,10 @@ impl FakeRuntime {
 
     pub fn make_stubborn(&self, container: &str) {
         self.state.lock().stubborn.insert(container.to_owned());
+    }
+
+    pub fn end_well(&self, container: &str) {
+        self.state.lock().polite.insert(container.to_owned());
     }
 
     /// The newest running container of that name.
@@ -295,17 +301,22 @@ impl Runtime for FakeRuntime {
     }
 
     async fn stop_container(&self, id: &str, timeout: Duration) -> Result<()> {
-        let stubborn = {
+        let (stubborn, polite) = {
             let mut state = self.state.lock();
             let Some(held) = state.containers.get(id) else { return Ok(()) };
             let name = held.status.metadata.name.clone();
             state.calls.push(format!("stop {name} {}s", timeout.as_secs()));
-            state.stubborn.contains(&name)
+            (state.stubborn.contains(&name), state.polite.contains(&name))
         };
         if stubborn {
             tokio::time::sleep(timeout).await;
         }
-        self.end(id, if stubborn { 137 } else { 143 });
+        let code = match (stubborn, polite) {
+            (true, _) => 137,
+            (false, true) => 0,
+            (false, false) => 143,
+        };
+        self.end(id, code);
         Ok(())
     }
 

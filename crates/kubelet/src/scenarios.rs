@@ -249,9 +249,13 @@ async fn a_missing_image_is_pulled_and_failures_are_waited_with() {
     world.runtime.break_image("r.io/app:1", "connection refused");
     world.put(with("web", |s| s.containers[0].image = Some("r.io/app:1".into())));
     let pod = world.until("web", "failing to pull", |p| waits_for(p, "web", "ErrImagePull")).await;
-    assert_eq!(message(&pod, "web"), "Failed to pull image \"r.io/app:1\": connection refused");
+    assert_eq!(message(&pod, "web"), "connection refused");
+    world.event("Failed Failed to pull image \"r.io/app:1\": connection refused").await;
     let pod = world.until("web", "waiting", |p| waits_for(p, "web", "ImagePullBackOff")).await;
-    assert!(message(&pod, "web").starts_with("Back-off pulling image \"r.io/app:1\": ErrImagePull: "));
+    assert!(
+        message(&pod, "web")
+            .starts_with("Back-off pulling image \"r.io/app:1\": ErrImagePull: connection refused")
+    );
     world.event("BackOff Back-off pulling image \"r.io/app:1\"").await;
     world.runtime.mend_image("r.io/app:1");
     world.ready("web").await;
@@ -336,6 +340,19 @@ async fn liveness_restarts_and_readiness_only_shows() {
     let pod = world.until("web", "restarted", |p| status(p, "web").restart_count == 1).await;
     world.event("Killing Container web failed liveness probe, will be restarted").await;
     assert_eq!(status(&pod, "web").last_state.unwrap().terminated.unwrap().exit_code, 143);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_a_probe_stopped_starts_again_however_it_ended() {
+    let world = World::new();
+    world.runtime.answer("alive", 1, "dead");
+    world.runtime.end_well("web");
+    world.put(with("web", |s| {
+        s.restart_policy = Some("OnFailure".into());
+        s.containers[0].liveness_probe = Some(exec("alive"));
+    }));
+    let pod = world.until("web", "restarted", |p| status(p, "web").restart_count == 1).await;
+    assert_eq!(status(&pod, "web").last_state.unwrap().terminated.unwrap().exit_code, 0);
 }
 
 #[tokio::test(start_paused = true)]

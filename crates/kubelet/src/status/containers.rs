@@ -70,6 +70,8 @@ fn one(
         status.state = Some(waiting_for(&waiting.reason, &waiting.message));
     }
     status.started = Some(status.started.unwrap_or(false));
+    // The original shows an empty last state rather than none.
+    status.last_state.get_or_insert_default();
     status
 }
 
@@ -293,7 +295,7 @@ mod tests {
         assert_eq!((status.ready, status.started), (true, Some(true)));
         assert_eq!(status.container_id.as_deref(), Some("krate://web-0"));
         assert!(status.state.unwrap().running.is_some());
-        assert_eq!(status.last_state, None);
+        assert_eq!(status.last_state, Some(ContainerState::default()));
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn phase_of(
 fn end(status: &mut PodStatus) {
     let begun = |s: &krate_api::types::core::v1::ContainerStatus| {
         s.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
-            || s.last_state.is_some()
+            || s.last_state.as_ref().is_some_and(|s| s.terminated.is_some())
     };
     let all = status.container_statuses.iter().flatten();
     let initialized = all.clone().any(begun);

@@ -28,6 +28,8 @@ pub struct Stop {
     pub cause: Cause,
     /// The sentence of the event `Killing`.
     pub message: String,
+    /// It starts again however it ends.
+    pub again: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -160,7 +162,13 @@ fn regular(
         cause == Cause::Changed || restart::policy(pod, Role::Regular, container) != restart::Policy::Never;
     let tail = if again { ", will be restarted" } else { "" };
     let message = format!("Container {} {what}{tail}", container.name);
-    plan.stop.push(Stop { id: observed.id().to_owned(), name: container.name.clone(), cause, message });
+    plan.stop.push(Stop {
+        id: observed.id().to_owned(),
+        name: container.name.clone(),
+        cause,
+        message,
+        again,
+    });
     false
 }
 
@@ -171,6 +179,7 @@ fn stop_unknown(latest: Option<&Observed>, plan: &mut Plan) {
             name: observed.name().to_owned(),
             cause: Cause::Unknown,
             message: "Container is in \"unknown\" state, try killing it before restart".to_owned(),
+            again: false,
         });
     }
 }
@@ -258,7 +267,7 @@ fn keep_sidecar(pod: &Pod, c: &Container, latest: Option<&Observed>, probes: &Re
         return;
     };
     let message = format!("Init container {} {what}", c.name);
-    plan.stop.push(Stop { id: observed.id().to_owned(), name: c.name.clone(), cause, message });
+    plan.stop.push(Stop { id: observed.id().to_owned(), name: c.name.clone(), cause, message, again: true });
 }
 
 #[cfg(test)]

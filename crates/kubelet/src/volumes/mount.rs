@@ -25,7 +25,9 @@ impl Mounter for Kernel {
 
     fn unmount_all(&self, target: &Path) -> io::Result<()> {
         use nix::mount::{MntFlags, umount2};
-        let mut below: Vec<PathBuf> = mounts()?.into_iter().filter(|m| m.starts_with(target)).collect();
+        // The kernel shows paths without links.
+        let Ok(target) = target.canonicalize() else { return Ok(()) };
+        let mut below: Vec<PathBuf> = mounts()?.into_iter().filter(|m| m.starts_with(&target)).collect();
         below.sort_by_key(|m| std::cmp::Reverse(m.as_os_str().len()));
         for mount in below {
             // A mount that a process still holds goes with it; its name is free at once.
@@ -35,7 +37,8 @@ impl Mounter for Kernel {
     }
 
     fn is_mount_point(&self, target: &Path) -> io::Result<bool> {
-        Ok(mounts()?.iter().any(|m| m == target))
+        let target = target.canonicalize()?;
+        Ok(mounts()?.contains(&target))
     }
 }
 

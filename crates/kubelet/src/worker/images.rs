@@ -169,8 +169,8 @@ impl Worker {
                 self.images.states.insert(name.to_owned(), State::Ready(pulled.id));
             }
             Err(error) => {
-                let text = format!("Failed to pull image \"{image}\": {error}");
-                recorder.warning(&about, events::FAILED, &text);
+                let text = error.to_string();
+                recorder.warning(&about, events::FAILED, format!("Failed to pull image \"{image}\": {text}"));
                 recorder.warning(&about, events::FAILED, format!("Error: {}", image::ERR_PULL));
                 let now = self.context.clock.now();
                 self.images.pauses.next(&image, now, now);

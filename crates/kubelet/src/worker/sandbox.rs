@@ -26,6 +26,7 @@ impl Worker {
             }
         }
         self.remove_old_sandboxes(runtime).await;
+        self.tell_missing_dns();
         let config = self.sandbox_config(attempt);
         let made = match self.make_log_folder(&config.log_directory).await {
             Ok(()) => self.context.runtime.run_pod_sandbox(&config, "").await.map_err(|e| e.to_string()),
@@ -59,18 +60,24 @@ impl Worker {
         tokio::fs::create_dir_all(folder).await.map_err(|e| format!("create pod log directory {folder}: {e}"))
     }
 
+    /// Says once per sandbox that the pod wants a cluster DNS and gets the node's.
+    fn tell_missing_dns(&self) {
+        let (context, pod) = (&self.context, &self.pod);
+        if !dns::for_pod(pod, &context.cluster_dns, &Default::default()).1 || spec::is_static(pod) {
+            return;
+        }
+        let policy = spec::spec(pod).dns_policy.as_deref().unwrap_or("ClusterFirst");
+        let text = format!(
+            "pod: \"{}\". kubelet does not have ClusterDNS IP configured and cannot create Pod using \"{policy}\" policy. Falling back to \"Default\" policy.",
+            spec::describe(pod)
+        );
+        context.recorder.warning(&events::about(pod), events::MISSING_DNS, text);
+    }
+
     pub(super) fn sandbox_config(&self, attempt: u32) -> PodSandboxConfig {
         let (context, pod) = (&self.context, &self.pod);
         let host = std::fs::read_to_string(&context.resolv_conf).unwrap_or_default();
-        let (dns, missing) = dns::for_pod(pod, &context.cluster_dns, &dns::parse_resolv_conf(&host));
-        if missing && attempt == 0 && !spec::is_static(pod) {
-            let policy = spec::spec(pod).dns_policy.as_deref().unwrap_or("ClusterFirst");
-            let text = format!(
-                "pod: \"{}\". kubelet does not have ClusterDNS IP configured and cannot create Pod using \"{policy}\" policy. Falling back to \"Default\" policy.",
-                spec::describe(pod)
-            );
-            context.recorder.warning(&events::about(pod), events::MISSING_DNS, text);
-        }
+        let (dns, _) = dns::for_pod(pod, &context.cluster_dns, &dns::parse_resolv_conf(&host));
         let logs = context.paths.logs(spec::namespace(pod), spec::name(pod), spec::uid(pod));
         generate::sandbox::config(
             pod,

@@ -4,7 +4,7 @@ use super::images::Ready;
 use super::{Mailbox, Worker};
 use crate::env::{self, Referenced};
 use crate::generate::container::{Setting, config};
-use crate::observed::{Observed, PodRuntime};
+use crate::observed::{Observed, PodRuntime, TERMINATION_PATH};
 use crate::spec::{self, Role, hash};
 use crate::status::Waiting;
 use crate::sync::backoff::{self, Turn, go_seconds};
@@ -134,7 +134,7 @@ impl Worker {
         let config =
             self.configure(start, runtime, referenced, image).await.map_err(|e| failed(ERR_CONFIG, e))?;
         let attempt = runtime.ready_sandbox().map_or(0, |s| s.metadata.attempt);
-        let sandbox_config = self.sandbox_config(attempt.max(1));
+        let sandbox_config = self.sandbox_config(attempt);
         let made = self.context.runtime.create_container(sandbox, &config, &sandbox_config).await;
         let id = made.map_err(|e| failed(ERR_CREATE, e.to_string()))?;
         recorder.normal(&about, events::CREATED, "Container created");
@@ -254,6 +254,10 @@ impl Worker {
         let link =
             self.context.paths.container_link(spec::namespace(pod), spec::name(pod), old.name(), old.id());
         let _ = tokio::fs::remove_file(link).await;
+        let words = old.status.annotations.get(TERMINATION_PATH);
+        for mount in old.status.mounts.iter().filter(|m| words == Some(&m.container_path)) {
+            let _ = tokio::fs::remove_file(&mount.host_path).await;
+        }
         if !old.status.log_path.is_empty() {
             let _ = tokio::fs::remove_file(&old.status.log_path).await;
         }

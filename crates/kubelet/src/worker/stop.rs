@@ -48,7 +48,7 @@ impl Worker {
         }
         let found = spec::find_container(&self.pod, &stop.name);
         let (role, container) = found.map_or((Role::Regular, None), |(role, c)| (role, Some(c)));
-        if stop.cause == Cause::Changed {
+        if stop.again {
             self.forced.insert(stop.name.clone());
         }
         let probe = container.as_ref().and_then(|c| match stop.cause {
