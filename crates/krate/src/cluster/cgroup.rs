@@ -1,0 +1,130 @@
+//! Control groups of a cluster, version 1 or 2, whichever this machine has. Only groups below `krate/` are
+//! ever touched.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// The version 1 hierarchies that we make groups in.
+const CONTROLLERS: &[&str] =
+    &["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "systemd"];
+/// The version 2 controllers that are handed down to nodes.
+const SUBTREE: &str = "+cpu +memory +pids +cpuset +io";
+/// How often the members of a group that is being ended are read again before giving up.
+const KILL_ROUNDS: usize = 200;
+
+/// The root of each hierarchy that is present.
+pub fn hierarchies() -> Vec<PathBuf> {
+    let root = Path::new(ROOT);
+    if root.join("cgroup.controllers").exists() {
+        return vec![root.to_owned()];
+    }
+    let mut found: Vec<PathBuf> =
+        CONTROLLERS.iter().map(|c| root.join(c)).filter(|p| p.join("cgroup.procs").exists()).collect();
+    let mut seen = BTreeSet::new();
+    found.retain(|p| std::fs::canonicalize(p).is_ok_and(|real| seen.insert(real)));
+    found
+}
+
+/// Moves a process into `group` (made if absent), in every hierarchy.
+pub fn join(group: &str, pid: i32) -> io::Result<()> {
+    for hierarchy in hierarchies() {
+        make(&hierarchy, group)?;
+        std::fs::write(hierarchy.join(group).join("cgroup.procs"), pid.to_string())?;
+    }
+    Ok(())
+}
+
+fn make(hierarchy: &Path, group: &str) -> io::Result<()> {
+    let mut path = hierarchy.to_owned();
+    for part in Path::new(group).components() {
+        let parent = path.clone();
+        path.push(part);
+        if parent.join("cgroup.subtree_control").exists() {
+            for controller in SUBTREE.split(' ') {
+                // A controller that this kernel lacks is simply not handed down.
+                let _ = std::fs::write(parent.join("cgroup.subtree_control"), controller);
+            }
+        }
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // A version 1 cpuset takes no process before it has processors and memory.
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let here = path.join(file);
+            if std::fs::read_to_string(&here).is_ok_and(|s| s.trim().is_empty()) {
+                let above = std::fs::read_to_string(parent.join(file))?;
+                std::fs::write(&here, above.trim())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every process in a group and below it.
+pub fn members(group: &str) -> BTreeSet<i32> {
+    let mut pids = BTreeSet::new();
+    for hierarchy in hierarchies() {
+        walk(&hierarchy.join(group), &mut |dir| {
+            let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(text.lines().filter_map(|l| l.trim().parse::<i32>().ok()));
+        });
+    }
+    pids
+}
+
+/// Kills every process in a group and below it, and waits until none is left.
+pub fn kill_all(group: &str) -> io::Result<()> {
+    for _ in 0..KILL_ROUNDS {
+        let pids = members(group);
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in pids {
+            // A descriptor of the process, so that its end is waited for and not polled.
+            let exited = pidfd(pid);
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            if let Some(fd) = exited {
+                let mut poll =
+                    [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&fd), nix::poll::PollFlags::POLLIN)];
+                let _ = nix::poll::poll(&mut poll, nix::poll::PollTimeout::from(1000u16));
+            }
+        }
+    }
+    Err(io::Error::other(format!("processes of {group} do not end")))
+}
+
+#[expect(unsafe_code, reason = "pidfd_open has no safe wrapper in the libraries that we use")]
+fn pidfd(pid: i32) -> Option<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: pidfd_open takes two integers and returns a new descriptor, or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    Some(unsafe { std::os::fd::OwnedFd::from_raw_fd(fd) })
+}
+
+/// Removes a group and what is below it; groups that still hold processes stay.
+pub fn remove(group: &str) {
+    for hierarchy in hierarchies() {
+        walk(&hierarchy.join(group), &mut |dir| {
+            let _ = std::fs::remove_dir(dir);
+        });
+    }
+}
+
+/// Visits a folder tree, the deepest first.
+fn walk(dir: &Path, visit: &mut dyn FnMut(&Path)) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            walk(&entry.path(), visit);
+        }
+    }
+    if dir.exists() {
+        visit(dir);
+    }
+}

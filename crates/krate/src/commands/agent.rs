@@ -1,0 +1,56 @@
+//! `krate agent`: a node that joins a server.
+
+use super::server::{prepare, until_told};
+use crate::cli::Agent;
+use crate::cluster::process;
+use crate::host;
+use crate::ui::{Explain, Failure, Outcome};
+use crate::wiring::{identity, node};
+use krate_base::{Shutdown, Supervisor};
+use krate_client::kubeconfig::remote_config;
+use krate_client::remote::Remote;
+use std::path::Path;
+use std::sync::Arc;
+
+pub fn run(args: Agent) -> Outcome<()> {
+    host::check()?;
+    prepare(&args.node)?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().explain("internal error", "")?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: Agent) -> Outcome<()> {
+    let supervisor = Supervisor::new(Shutdown::new());
+    let network = args.network_kubeconfig.clone();
+    let network = network.unwrap_or_else(|| args.kubeconfig.with_file_name(identity::NETWORK_KUBECONFIG));
+    let address = args
+        .node
+        .node_ip
+        .ok_or_else(|| Failure::new("the node's address is not known", "Give it with --node-ip ADDRESS."))?;
+    let settings = node::Settings {
+        transport: remote(&args.kubeconfig)?,
+        proxy_transport: remote(&network)?,
+        data_dir: args.data_dir.clone(),
+        name: node::name(&args.node)?,
+        address,
+        cluster_cidr: args.cluster_cidr.clone(),
+        service_cidr: args.service_cidr.clone(),
+        args: args.node.clone(),
+    };
+    node::start(settings, &supervisor).await?;
+    if args.node.notify {
+        process::notify_ready();
+    }
+    until_told(&supervisor).await;
+    Ok(())
+}
+
+/// The API with the identity of a kubeconfig.
+fn remote(path: &Path) -> Outcome<Arc<Remote>> {
+    let next = "Give kubeconfigs of this node with --kubeconfig PATH and --network-kubeconfig PATH.";
+    let text = std::fs::read_to_string(path).explain(&format!("cannot read {}", path.display()), next)?;
+    let mut config = remote_config(&text, None).explain("the kubeconfig cannot be used", next)?;
+    config.user_agent = "krate-agent".to_owned();
+    Ok(Arc::new(Remote::new(&config).explain("the kubeconfig cannot be used", next)?))
+}

@@ -1,0 +1,45 @@
+//! `krate bench`.
+
+use crate::bench::{self, Row, Server, Target};
+use crate::cli::Bench;
+use crate::ui::{Explain, Outcome, Steps};
+use std::path::Path;
+
+pub async fn run(args: Bench) -> Outcome<()> {
+    let steps = Steps::new();
+    let step = steps.begin("Measuring");
+    let progress = |name: &str| step.note(name);
+    let mut rows = Vec::new();
+    // Without a kubeconfig, a control plane of our own is started for it and ended afterwards.
+    let own = match &args.kubeconfig {
+        Some(_) => None,
+        None => {
+            let dir = std::env::temp_dir().join(format!("krate-bench-{}", std::process::id()));
+            let server = Server::start(&dir)?;
+            rows.push(
+                Row::total("boot of a control plane to ready", 1, server.boot, None)
+                    .noting(format!("{:.0} ms", server.boot.as_secs_f64() * 1e3)),
+            );
+            Some(server)
+        }
+    };
+    let target = match (&own, &args.kubeconfig) {
+        (Some(server), _) => server.target()?,
+        (None, path) => Target::of(path.as_deref().unwrap_or(Path::new("")), args.pid.clone())?,
+    };
+    rows.extend(bench::run_all(&target, args.only.as_deref(), &progress).await?);
+    if !target.pids.is_empty() {
+        let resident = target.resident() >> 20;
+        rows.push(
+            Row::total("memory after this work", 1, std::time::Duration::ZERO, None)
+                .noting(format!("{resident} MiB resident")),
+        );
+    }
+    step.done();
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&rows).explain("internal error", "")?);
+    } else {
+        print!("{}", bench::table(&rows));
+    }
+    Ok(())
+}

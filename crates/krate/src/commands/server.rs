@@ -1,0 +1,115 @@
+//! `krate server`: a control plane and, unless told otherwise, a node.
+
+use crate::cli::Server;
+use crate::cluster::process;
+use crate::ui::{Explain, Outcome};
+use crate::wiring::{control, identity, node};
+use crate::{cli, host};
+use krate_apiserver::UserInfo;
+use krate_base::{Shutdown, Supervisor};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+
+pub fn run(args: Server) -> Outcome<()> {
+    let next = "Is another server running? Give another --listen.";
+    let mut listeners = Vec::new();
+    if let Some(address) = args.host_listen {
+        listeners.push(TcpListener::bind(address).explain(&format!("cannot listen on {address}"), next)?);
+    }
+    if !args.disable_agent {
+        host::check()?;
+    }
+    prepare(&args.node)?;
+    listeners
+        .push(TcpListener::bind(args.listen).explain(&format!("cannot listen on {}", args.listen), next)?);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().explain("internal error", "")?;
+    runtime.block_on(serve(args, listeners))
+}
+
+/// What `server` and `agent` do before there is any thread: namespaces, the session, logs.
+pub fn prepare(args: &cli::NodeArgs) -> Outcome<()> {
+    if args.notify {
+        process::detach();
+    }
+    if let Some(pid) = args.enter {
+        host::enter(pid).explain("the node's namespaces cannot be entered", "Run `krate up` again.")?;
+    }
+    krate_base::telemetry::init(&args.log);
+    Ok(())
+}
+
+async fn serve(args: Server, listeners: Vec<TcpListener>) -> Outcome<()> {
+    let supervisor = Supervisor::new(Shutdown::new());
+    let node_ip = args.node.node_ip.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    let advertise = args.advertise.unwrap_or(node_ip);
+    let public = listeners[0].local_addr().explain("internal error", "")?;
+    let inside = listeners[listeners.len() - 1].local_addr().explain("internal error", "")?;
+    let settings = control::Settings {
+        data_dir: args.data_dir.clone(),
+        advertise,
+        port: inside.port(),
+        tls_san: args.tls_san.clone(),
+        cluster_cidr: args.cluster_cidr.clone(),
+        service_cidr: args.service_cidr.clone(),
+        public: format!("https://{}", reachable(public)),
+        listeners,
+    };
+    let control = control::start(settings, &supervisor).await?;
+    if !args.disable_agent {
+        let name = node::name(&args.node)?;
+        let dir = args.data_dir.join("node");
+        identity::write_serving(control.api.authority(), &dir, &name, node_ip)?;
+        identity::write_private(
+            &dir.join(identity::CLIENT_CA),
+            control.api.authority().ca_certificate().as_bytes(),
+        )?;
+        let transport =
+            control.api.transport(UserInfo::new(&format!("system:node:{name}"), &["system:nodes"]));
+        let settings = node::Settings {
+            transport,
+            proxy_transport: control.api.transport(UserInfo::component("kube-proxy")),
+            data_dir: dir,
+            name,
+            address: node_ip,
+            cluster_cidr: args.cluster_cidr.clone(),
+            service_cidr: args.service_cidr.clone(),
+            args: args.node.clone(),
+        };
+        node::start(settings, &supervisor).await?;
+    }
+    if args.node.notify {
+        process::notify_ready();
+    }
+    until_told(&supervisor).await;
+    control
+        .store
+        .close()
+        .await
+        .explain("the store could not be closed", "Its acknowledged writes are on the disk.")?;
+    Ok(())
+}
+
+/// An address that a client on this machine can use for a listener.
+fn reachable(listener: SocketAddr) -> SocketAddr {
+    if listener.ip().is_unspecified() {
+        SocketAddr::from(([127, 0, 0, 1], listener.port()))
+    } else {
+        listener
+    }
+}
+
+/// Waits for SIGTERM or SIGINT and stops everything in order. Containers go on.
+pub async fn until_told(supervisor: &Supervisor) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    supervisor.stop().await;
+}

@@ -1,0 +1,55 @@
+//! Whether this machine can run a cluster, and what to do if not.
+
+use crate::ui::{Failure, Outcome};
+use nix::sched::CloneFlags;
+use std::path::Path;
+
+/// Checks what every command that runs nodes needs. Names the first thing that is missing.
+pub fn check() -> Outcome<()> {
+    if !cfg!(target_os = "linux") {
+        return Err(Failure::new(
+            "krate runs nodes on Linux only",
+            "Run it on a Linux machine or in a virtual machine.",
+        ));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failure::new(
+            "starting a cluster needs root, to make namespaces and control groups",
+            "Run the same command with sudo.",
+        ));
+    }
+    for (feature, present) in features() {
+        if !present {
+            return Err(Failure::new(
+                format!("this kernel lacks {feature}"),
+                "Load the module or boot a kernel that has it, and try again.",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn features() -> [(&'static str, bool); 4] {
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let overlay =
+        filesystems.lines().any(|l| l.ends_with("\toverlay")) || Path::new("/sys/module/overlay").exists();
+    let cgroups = Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+        || Path::new("/sys/fs/cgroup/memory").exists();
+    [
+        ("network namespaces (CONFIG_NET_NS)", Path::new("/proc/self/ns/net").exists()),
+        ("mount namespaces", Path::new("/proc/self/ns/mnt").exists()),
+        ("overlayfs (module overlay)", overlay),
+        ("control groups with the cpu, memory and pids controllers", cgroups),
+    ]
+}
+
+/// Joins the network, mount and host-name namespaces of a process. Must run before any thread is made.
+pub fn enter(pid: i32) -> std::io::Result<()> {
+    // The mount namespace last: after it, /proc may be another one.
+    let open = |ns: &str| std::fs::File::open(format!("/proc/{pid}/ns/{ns}"));
+    let (net, uts, mnt) = (open("net")?, open("uts")?, open("mnt")?);
+    nix::sched::setns(net, CloneFlags::CLONE_NEWNET)?;
+    nix::sched::setns(uts, CloneFlags::CLONE_NEWUTS)?;
+    nix::sched::setns(mnt, CloneFlags::CLONE_NEWNS)?;
+    Ok(())
+}

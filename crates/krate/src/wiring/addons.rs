@@ -1,0 +1,94 @@
+//! The objects that a cluster of ours holds beside those of every API server: the Service by which pods find
+//! DNS, and the right of a node's network to read what DNS answers from.
+
+use crate::ui::{Explain, Outcome};
+use krate_api::Status;
+use krate_api::meta::ObjectMeta;
+use krate_api::types::core::v1::{Service, ServicePort, ServiceSpec};
+use krate_api::types::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
+use krate_client::{Api, Transport};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// The user of a node's service proxy and DNS.
+pub const NETWORK_USER: &str = "system:kube-proxy";
+const ROLE: &str = "krate:node-dns";
+const DNS_PORT: i32 = 53;
+
+/// Creates what is missing. Idempotent; what is there already is left as its owner wants it.
+pub async fn install(admin: Arc<dyn Transport>, dns: IpAddr) -> Outcome<()> {
+    let next = "See the log above.";
+    let role = ClusterRole { metadata: named(ROLE), rules: Some(vec![reads_names()]), ..Default::default() };
+    present(Api::new(admin.clone()).create(role).await).explain("the role of DNS cannot be made", next)?;
+    let binding = ClusterRoleBinding {
+        metadata: named(ROLE),
+        role_ref: RoleRef {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "ClusterRole".to_owned(),
+            name: ROLE.to_owned(),
+        },
+        subjects: Some(vec![Subject {
+            api_group: Some("rbac.authorization.k8s.io".to_owned()),
+            kind: "User".to_owned(),
+            name: NETWORK_USER.to_owned(),
+            namespace: None,
+        }]),
+    };
+    present(Api::new(admin.clone()).create(binding).await)
+        .explain("the role of DNS cannot be bound", next)?;
+    present(Api::new(admin).create(service(dns)).await).explain("the Service of DNS cannot be made", next)
+}
+
+fn named(name: &str) -> ObjectMeta {
+    ObjectMeta { name: Some(name.to_owned()), ..Default::default() }
+}
+
+fn reads_names() -> PolicyRule {
+    PolicyRule {
+        api_groups: Some(vec![String::new()]),
+        resources: Some(vec!["namespaces".to_owned(), "pods".to_owned()]),
+        verbs: vec!["list".to_owned(), "watch".to_owned()],
+        ..Default::default()
+    }
+}
+
+/// Every node answers at this address itself, so the Service selects nothing.
+fn service(dns: IpAddr) -> Service {
+    let labels = [
+        ("k8s-app", "kube-dns"),
+        ("kubernetes.io/cluster-service", "true"),
+        ("kubernetes.io/name", "CoreDNS"),
+    ];
+    let port = |name: &str, protocol: &str| ServicePort {
+        name: Some(name.to_owned()),
+        port: DNS_PORT,
+        protocol: Some(protocol.to_owned()),
+        ..Default::default()
+    };
+    Service {
+        metadata: ObjectMeta {
+            namespace: Some("kube-system".to_owned()),
+            labels: Some(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()),
+            ..named("kube-dns")
+        },
+        spec: Some(ServiceSpec {
+            cluster_ip: Some(dns.to_string()),
+            ports: Some(vec![port("dns", "UDP"), port("dns-tcp", "TCP")]),
+            ..Default::default()
+        }),
+        status: None,
+    }
+}
+
+/// What exists is what was wanted.
+fn present<T>(created: Result<T, Status>) -> Result<(), Status> {
+    match created {
+        Err(status) if !status.is_already_exists() && !taken(&status) => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// A Service that exists also holds its address, and that is found first.
+fn taken(status: &Status) -> bool {
+    status.message().contains("provided IP is already allocated")
+}

