@@ -25,6 +25,8 @@ pub async fn run(args: cli::Up) -> Outcome<()> {
     let cluster = Cluster::of(&args.cluster)?;
     host::check()?;
     let steps = Steps::new();
+    // Two clusters that start at once must not choose the same ports: held until the server listens.
+    let choosing = tokio::task::spawn_blocking(lock_ports).await.explain("internal error", "")??;
     let (spec, fresh) = settle(&cluster, &args)?;
     let began = tokio::time::Instant::now();
     let verb = if fresh { "Starting" } else { "Resuming" };
@@ -37,6 +39,7 @@ pub async fn run(args: cli::Up) -> Outcome<()> {
         let (cluster, spec) = (cluster.clone(), spec.clone());
         tokio::task::spawn_blocking(move || start_all(&cluster, &spec)).await.explain("internal error", "")?
     };
+    drop(choosing);
     if let Err(error) = started {
         // Nothing half started is left behind; a cluster that is new leaves no folder either.
         let _ = down::stop(&cluster, &spec);
@@ -134,6 +137,13 @@ fn settle(cluster: &Cluster, args: &cli::Up) -> Outcome<(Spec, bool)> {
     };
     cluster.save(&spec)?;
     Ok((spec, true))
+}
+
+/// A lock that all of this machine's `up` share. It is on a folder that every machine has, and leaves no file.
+fn lock_ports() -> Outcome<nix::fcntl::Flock<std::fs::File>> {
+    let folder = std::fs::File::open("/var/lib").explain("/var/lib cannot be opened", "")?;
+    nix::fcntl::Flock::lock(folder, nix::fcntl::FlockArg::LockExclusive)
+        .map_err(|(_, error)| Failure::new(format!("/var/lib cannot be locked: {error}"), "Try again."))
 }
 
 /// The loopback address with the wanted port, or with any free one.

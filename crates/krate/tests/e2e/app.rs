@@ -115,10 +115,7 @@ fn every_verb_of_kubectl_works_on_an_object() {
     let service = c.kubectl(&["describe", "svc", "kubernetes"]);
     assert!(service.contains("ClusterIP") && service.contains("6443"), "{service}");
     let pod = c.kubectl(&["describe", "pod", "-l", "app=web"]);
-    assert!(
-        pod.contains("Successfully assigned default/web-") && pod.contains("Started container nginx"),
-        "{pod}"
-    );
+    assert!(pod.contains("Successfully assigned default/web-") && pod.contains("Container started"), "{pod}");
     let events = c.kubectl(&["get", "events"]);
     assert!(events.contains("ScalingReplicaSet") && events.contains("SuccessfulCreate"), "{events}");
     let mut watch = c.kubectl_background(&["get", "pods", "-w", "-o", "name"]);

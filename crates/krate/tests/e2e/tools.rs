@@ -79,7 +79,7 @@ fn unpack(packages: &[&str], root: &Path) {
             .args(["--no-breaks", "--no-replaces", "--no-enhances"])
             .args(packages),
     );
-    let libraries = depends.lines().filter(|l| l.starts_with("lib"));
+    let libraries = depends.lines().filter(|l| l.starts_with("lib") || l.starts_with("zlib"));
     names.extend(libraries.map(|l| l.trim().to_owned()).filter(|l| !l.contains('<')));
     must(Command::new("apt-get").args(["download", "-qq"]).args(&names).current_dir(&work));
     for entry in fs::read_dir(&work).unwrap().flatten() {
@@ -91,7 +91,7 @@ fn unpack(packages: &[&str], root: &Path) {
 /// A root file system with nginx and its libraries; version `n` serves a page that says so.
 pub fn nginx_root() -> PathBuf {
     once("nginx-root", |root| {
-        unpack(&["nginx"], root);
+        unpack(&["nginx", "nginx-common"], root);
         for drop in [
             "usr/share/doc",
             "usr/share/man",
@@ -101,7 +101,7 @@ pub fn nginx_root() -> PathBuf {
         ] {
             let _ = fs::remove_dir_all(root.join(drop));
         }
-        for dir in ["var/log/nginx", "var/lib/nginx", "run", "tmp", "etc"] {
+        for dir in ["var/log/nginx", "var/lib/nginx", "usr/share/nginx/html", "run", "tmp", "etc/nginx"] {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
         fs::write(
@@ -120,10 +120,10 @@ pub fn nginx_root() -> PathBuf {
     })
 }
 
-/// A root file system with a static busybox and its applets.
+/// A root file system with busybox, its applets, and the C library by which it resolves names.
 pub fn busybox_root() -> PathBuf {
     once("busybox-root", |root| {
-        unpack(&["busybox-static"], root);
+        unpack(&["busybox"], root);
         for dir in ["tmp", "etc", "proc", "sys", "dev", "root"] {
             fs::create_dir_all(root.join(dir)).unwrap();
         }
