@@ -1,4 +1,6 @@
 //! A control plane in memory on a loopback port, for trying clients by hand: prints a kubeconfig's path.
+//!
+//! `serve [PATH] [--nodes N]`: where to write the kubeconfig, and how many hollow nodes to add.
 
 use krate_client::kubeconfig::{Entry, with_entry};
 
@@ -17,9 +19,24 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         cert_pem: pair.certificate.as_bytes(),
         key_pem: pair.key.as_bytes(),
     };
-    let path = std::env::args().nth(1).unwrap_or_else(|| "kubeconfig".to_owned());
+    let (path, nodes) = arguments()?;
     std::fs::write(&path, with_entry("", &entry)?)?;
+    for number in 1..=nodes {
+        cluster.hollow_node(&format!("node-{number}")).await?;
+    }
     println!("KUBECONFIG={path}");
     cluster.api.serve(listener, tls, cluster.supervisor.shutdown()).await;
     Ok(())
+}
+
+fn arguments() -> Result<(String, u32), Box<dyn std::error::Error>> {
+    let (mut path, mut nodes) = ("kubeconfig".to_owned(), 0);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--nodes" => nodes = arguments.next().ok_or("--nodes needs a number")?.parse()?,
+            _ => path = argument,
+        }
+    }
+    Ok((path, nodes))
 }
