@@ -174,7 +174,8 @@ async fn endpoint_slices_follow_readiness() {
                     .is_some_and(|l| l.get("kubernetes.io/service-name").is_some_and(|n| n == "web"))
             });
             let all = mine.flat_map(|s| s.endpoints.iter());
-            all.filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true))).count() == count
+            all.flatten().filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true))).count()
+                == count
         }
     };
     cluster.until_all(ready(2)).await;
