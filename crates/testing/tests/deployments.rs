@@ -16,7 +16,7 @@ async fn complete(cluster: &ControlPlane, name: &str, replicas: i32, image: &str
             let all = living(&pods);
             let new =
                 |p: &&Pod| p.spec.as_ref().is_some_and(|s| s.containers[0].image.as_deref() == Some(image));
-            all.len() == usize::try_from(replicas).unwrap() && all.iter().all(|p| new(p))
+            all.len() == usize::try_from(replicas).unwrap() && all.iter().all(new)
         })
         .await;
     cluster
@@ -178,7 +178,7 @@ async fn orphans_are_adopted_and_strangers_released() {
     cluster.until("default", &set, free).await;
     cluster.of::<Deployment>().create(deployment("web", 2)).await.unwrap();
     complete(&cluster, "web", 2, "web:1").await;
-    assert_eq!(names::<ReplicaSet>(&cluster, "default").await, [set.clone()]);
+    assert_eq!(names::<ReplicaSet>(&cluster, "default").await, std::slice::from_ref(&set));
     assert_eq!(names::<Pod>(&cluster, "default").await, before);
     // A pod whose label no longer fits is let go and replaced.
     let lost = before[0].clone();

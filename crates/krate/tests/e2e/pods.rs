@@ -166,18 +166,17 @@ fn names_resolve_and_services_reach_pods() {
     c.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
     c.kubectl(&["wait", "--for=condition=Ready", "pod/box", "--timeout=60s"]);
     let page = c.until(
-        &["exec", "box", "--", "wget", "-T", "5", "-qO-", "http://web/"],
+        &["exec", "box", "--", "wget", "-qO-", "http://web/"],
         "the service by its short name",
         |o| !o.is_empty(),
     );
     assert!(page.contains("welcome to nginx:1"), "{page}");
-    let page =
-        c.kubectl(&["exec", "box", "--", "wget", "-T", "5", "-qO-", "http://web.default.svc.cluster.local/"]);
+    let page = c.kubectl(&["exec", "box", "--", "wget", "-qO-", "http://web.default.svc.cluster.local/"]);
     assert!(page.contains("welcome to nginx:1"), "{page}");
-    let refused = c.kubectl_fails(&["exec", "box", "--", "wget", "-T", "5", "-qO-", "http://nowhere/"]);
+    let refused = c.kubectl_fails(&["exec", "box", "--", "wget", "-qO-", "http://nowhere/"]);
     assert!(refused.contains("bad address"), "{refused}");
     c.kubectl(&["scale", "deployment", "web", "--replicas=0"]);
     c.until(&["get", "pods", "-l", "app=web", "-o", "name"], "the pods to go", |o| o.trim().is_empty());
-    let refused = c.kubectl_fails(&["exec", "box", "--", "wget", "-T", "5", "-qO-", "http://web/"]);
+    let refused = c.kubectl_fails(&["exec", "box", "--", "wget", "-qO-", "http://web/"]);
     assert!(refused.contains("refused") || refused.contains("reset"), "{refused}");
 }
