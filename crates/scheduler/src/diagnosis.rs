@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// There is no node at all.
 pub const NO_NODES: &str = "no nodes available to schedule pods";
 
+/// Said of pods that hold no claims which could be given back.
+const NO_CLAIMS: &str = "no new claims to deallocate";
+
 /// What the nodes said in one attempt.
 #[derive(Clone, Debug, Default)]
 pub struct Diagnosis {
@@ -24,6 +27,14 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
+    /// Takes over what was said when no room could be made. Of the two who can make room, those who look
+    /// after claims on devices always speak first.
+    pub fn refused_room(&mut self, preemption: &str) {
+        if !preemption.is_empty() {
+            self.post_filter = format!("{NO_CLAIMS}, {preemption}");
+        }
+    }
+
     /// The message of the pod's condition and event.
     #[must_use]
     pub fn message(&self) -> String {

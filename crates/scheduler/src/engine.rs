@@ -240,7 +240,7 @@ impl Engine {
             };
             let mut plugins = waiting.profile.plugins.iter();
             room = plugins.find_map(|(plugin, _)| plugin.post_filter(&plight)).unwrap_or_default();
-            diagnosis.post_filter.clone_from(&room.message);
+            diagnosis.refused_room(&room.message);
         }
         (None, diagnosis, room)
     }

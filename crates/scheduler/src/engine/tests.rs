@@ -43,7 +43,8 @@ impl World {
     }
 }
 
-const NOT_HELPFUL: &str = "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.";
+const NOT_HELPFUL: &str = "no new claims to deallocate, preemption: 0/2 nodes are available: \
+                           2 Preemption is not helpful for scheduling.";
 
 #[tokio::test(start_paused = true)]
 async fn a_decision_counts_for_the_next_one() {
@@ -223,7 +224,7 @@ async fn who_may_not_preempt_says_so() {
     let (nominate, _, message) = room(world.engine.step(world.now).0);
     assert_eq!(nominate, None);
     let text = "0/1 nodes are available: 1 Insufficient cpu. \
-                preemption: not eligible due to preemptionPolicy=Never.";
+                no new claims to deallocate, preemption: not eligible due to preemptionPolicy=Never.";
     assert_eq!(message, text);
     world.add(pod("equal").cpu(600));
     let (_, _, message) = room(world.engine.step(world.now).0);

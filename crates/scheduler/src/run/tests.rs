@@ -107,7 +107,7 @@ async fn a_pod_that_fits_nowhere_says_so_and_is_placed_when_a_node_comes() {
     let world = World::new(None, fake);
     let refused = world.pod_when("web", |pod| pod.status.as_ref().unwrap().conditions.is_some()).await;
     let condition = refused.status.as_ref().unwrap().conditions.as_ref().unwrap()[0].clone();
-    let text = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: \
+    let text = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: \
                 1 Preemption is not helpful for scheduling.";
     assert_eq!((&*condition.type_, &*condition.status), ("PodScheduled", "False"));
     assert_eq!(condition.reason.as_deref(), Some("Unschedulable"));
