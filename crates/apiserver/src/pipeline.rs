@@ -69,8 +69,23 @@ pub(crate) fn call_of(
         name: request.name.clone(),
         subresource: request.subresource.clone(),
         options: request.options.clone(),
-        warnings: Default::default(),
+        warnings: deprecation(&row.group, &row.plural)
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+            .into(),
     })
+}
+
+/// The warning that every answer about a resource carries because there is a better one.
+fn deprecation(group: &str, plural: &str) -> Option<&'static str> {
+    match (group, plural) {
+        ("", "endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }
 
 /// The rows of a request's resource.

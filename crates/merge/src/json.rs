@@ -12,8 +12,7 @@ const MAX_COPIED: usize = 3 * 1024 * 1024;
 
 /// Applies a JSON patch.
 pub fn json_patch(mut original: Value, patch: &[u8]) -> Result<Value, PatchError> {
-    let operations: Vec<Map<String, Value>> = serde_json::from_slice(patch)
-        .map_err(|e| PatchError::BadRequest(format!("error decoding patch: {e}")))?;
+    let operations: Vec<Map<String, Value>> = serde_json::from_slice(patch).map_err(|e| undecodable(&e))?;
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooLarge(format!(
             "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
@@ -29,8 +28,7 @@ pub fn json_patch(mut original: Value, patch: &[u8]) -> Result<Value, PatchError
 
 /// Applies a merge patch: null removes, objects merge, everything else replaces.
 pub fn merge_patch(mut original: Value, patch: &[u8]) -> Result<Value, PatchError> {
-    let patch: Value = serde_json::from_slice(patch)
-        .map_err(|e| PatchError::BadRequest(format!("error decoding patch: {e}")))?;
+    let patch: Value = serde_json::from_slice(patch).map_err(|e| undecodable(&e))?;
     if !patch.is_object() {
         return bad("Invalid JSON Patch");
     }
@@ -211,6 +209,12 @@ fn replace(doc: &mut Value, path: &str, value: Value) -> Result<(), PatchError> 
     Ok(())
 }
 
+/// The decoder's complaint; an end too early in Go's words, which clients show.
+fn undecodable(error: &serde_json::Error) -> PatchError {
+    let text = if error.is_eof() { "unexpected end of JSON input".to_owned() } else { error.to_string() };
+    PatchError::BadRequest(format!("error decoding patch: {text}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +223,13 @@ mod tests {
 
     fn patched(doc: Value, patch: Value) -> Result<Value, String> {
         json_patch(doc, patch.to_string().as_bytes()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_patch_that_ends_too_early_is_told_in_gos_words() {
+        let text = merge_patch(json!({}), b"{\"spec\":").unwrap_err().to_string();
+        assert_eq!(text, "error decoding patch: unexpected end of JSON input");
+        assert_eq!(json_patch(json!({}), b"[").unwrap_err().to_string(), text);
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(crate) async fn patch(
     kind: PatchKind,
     patch: &[u8],
 ) -> Result<(Shared, bool), Status> {
+    if kind == PatchKind::Apply {
+        return Err(unsupported());
+    }
     let shared = write(server, call, &mut |_, old| patched(call, kind, &old.encode(), patch)).await?;
     Ok((shared, false))
 }
@@ -74,7 +77,6 @@ pub(crate) fn unsupported() -> Status {
     Status::failure(
         Reason::UnsupportedMediaType,
         "the body of the request was in an unknown format - accepted media types include: \
-         application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
-         application/apply-patch+yaml",
+         application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
     )
 }

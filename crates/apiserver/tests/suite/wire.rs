@@ -191,3 +191,32 @@ async fn openapi_documents_are_served() {
     let (code, document) = get(&admin, "/openapi/v2").await;
     assert_eq!((code, document["swagger"].as_str()), (200, Some("2.0")));
 }
+
+#[tokio::test]
+async fn deprecated_resources_say_so_and_certificates_have_an_id() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let path = "/api/v1/namespaces/default/endpoints";
+    let response = admin.open(http::Method::GET, path, None, Vec::new().into()).await.unwrap();
+    assert_eq!(
+        response.headers()["warning"],
+        "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\""
+    );
+    let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+    let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let (_, review) = send(&admin, "POST", path, "application/json", review).await;
+    let id = &review["status"]["userInfo"]["extra"]["authentication.kubernetes.io/credential-id"][0];
+    assert!(id.as_str().is_some_and(|id| id.starts_with("X509SHA256=") && id.len() == 75), "{review}");
+}
+
+#[tokio::test]
+async fn server_side_apply_is_refused_as_unsupported_even_for_what_is_not_there() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let path = "/api/v1/namespaces/default/configmaps/a?fieldManager=test";
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    let (code, status) = send(&admin, "PATCH", path, "application/apply-patch+yaml", body).await;
+    assert_eq!((code, status["reason"].as_str()), (415, Some("UnsupportedMediaType")), "{status}");
+}
