@@ -1,6 +1,8 @@
 //! Hollow nodes: kubelets without containers. They register, renew their lease, take the pods that are
 //! bound to them through running and ready to their end, all over the client and with a kubelet's rights;
-//! what the containers do is told by a [`Stage`]. They open no port: logs and exec have nothing to answer.
+//! what the containers do is told by a [`Stage`]. They open no port: logs and exec have nothing to answer. Their
+//! addresses are of the loopback range, so that no such call leaves the machine; what runs in a host's network
+//! has that address, which a Service cannot point to.
 
 mod node;
 pub mod play;
