@@ -80,6 +80,7 @@ pub struct Up {
     /// may be repeated
     #[arg(long, value_name = "HOST:NODEPORT")]
     pub publish: Vec<Publish>,
+    /// Whether pods reach what lies outside the cluster
     #[arg(long, value_enum, default_value = "none")]
     pub egress: Egress,
     /// The kubeconfig to write the cluster's context into [default: $KUBECONFIG or ~/.kube/config]

@@ -24,6 +24,12 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 pub async fn run(args: cli::Up) -> Outcome<()> {
     let cluster = Cluster::of(&args.cluster)?;
     host::check()?;
+    if args.egress == cli::Egress::Nat {
+        return Err(Failure::new(
+            "--egress nat is not available in this version",
+            "Leave it out; `krate image pull` and `krate image import` bring images into the cluster.",
+        ));
+    }
     let steps = Steps::new();
     // Two clusters that start at once must not choose the same ports: held until the server listens.
     let choosing = tokio::task::spawn_blocking(lock_ports).await.explain("internal error", "")??;
