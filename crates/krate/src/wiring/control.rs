@@ -52,7 +52,8 @@ pub async fn start(settings: Settings, supervisor: &Supervisor) -> Outcome<Contr
     let mut config = Config::new(store.clone(), clock.clone(), rng.clone(), authority);
     config.services =
         ServiceRanges { cidrs: vec![settings.service_cidr.clone()], ..ServiceRanges::default() };
-    config.advertise = vec![settings.advertise];
+    // Nobody else reaches a loopback address; the `kubernetes` Service then has no endpoints.
+    config.advertise = if settings.advertise.is_loopback() { vec![] } else { vec![settings.advertise] };
     config.port = settings.port;
     let api = ApiServer::new(config).explain("the API server cannot be made", next)?;
     api.bootstrap().await.explain("the cluster's first objects cannot be written", next)?;
