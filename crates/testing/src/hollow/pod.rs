@@ -345,3 +345,79 @@ fn seconds(duration: Duration) -> i64 {
 fn time(second: i64) -> Time {
     Time(Timestamp::from_second(second).unwrap_or(Timestamp::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(policy: &str) -> Pod {
+        let container = Container { name: "main".to_owned(), ..Container::default() };
+        let spec = PodSpec {
+            containers: vec![container],
+            restart_policy: Some(policy.to_owned()),
+            ..PodSpec::default()
+        };
+        Pod { spec: Some(spec), ..Pod::default() }
+    }
+
+    /// Plans at a second, and takes the plan's status over.
+    fn step(pod: &mut Pod, play: &Play, second: i64) -> Plan {
+        let addresses = Addresses { pod: "10.0.0.2".to_owned(), host: "127.64.0.1".to_owned() };
+        let plan = plan(pod, play, &addresses, Timestamp::from_second(second).unwrap());
+        if let Some(status) = &plan.status {
+            pod.status = Some(status.clone());
+        }
+        plan
+    }
+
+    fn phase(pod: &Pod) -> &str {
+        pod.status.as_ref().unwrap().phase.as_deref().unwrap()
+    }
+
+    #[test]
+    fn a_written_status_needs_no_second_write() {
+        let mut pod = pod("Always");
+        assert!(step(&mut pod, &Play::default(), 100).status.is_some());
+        assert_eq!(phase(&pod), "Running");
+        assert_eq!(step(&mut pod, &Play::default(), 200), Plan::default());
+    }
+
+    #[test]
+    fn it_starts_when_its_time_has_come() {
+        let (mut pod, play) = (pod("Always"), Play { start: Duration::from_secs(5), ..Play::default() });
+        assert_eq!(step(&mut pod, &play, 100).again, Some(Duration::from_secs(5)));
+        assert_eq!(phase(&pod), "Pending");
+        step(&mut pod, &play, 105);
+        assert_eq!(phase(&pod), "Running");
+    }
+
+    #[test]
+    fn what_ends_is_started_again_as_its_policy_says() {
+        for (policy, code, wanted, restarts) in [
+            ("Always", 0, "Running", 1),
+            ("OnFailure", 1, "Running", 1),
+            ("OnFailure", 0, "Succeeded", 0),
+            ("Never", 0, "Succeeded", 0),
+            ("Never", 2, "Failed", 0),
+        ] {
+            let (mut pod, play) = (pod(policy), Play::exits(Duration::from_secs(60), code));
+            step(&mut pod, &play, 100);
+            step(&mut pod, &play, 160);
+            let status = pod.status.clone().unwrap();
+            let counted = status.container_statuses.unwrap()[0].restart_count;
+            assert_eq!((phase(&pod), counted), (wanted, restarts), "{policy} {code}");
+        }
+    }
+
+    #[test]
+    fn it_is_removed_after_it_has_ended_and_said_so() {
+        let (mut pod, play) = (pod("Always"), Play { stop: Duration::from_secs(7), ..Play::default() });
+        step(&mut pod, &play, 100);
+        pod.metadata.deletion_grace_period_seconds = Some(30);
+        pod.metadata.deletion_timestamp = Some(time(230));
+        assert_eq!(step(&mut pod, &play, 200).again, Some(Duration::from_secs(7)));
+        let last = step(&mut pod, &play, 207);
+        assert!(!last.remove && last.status.is_some());
+        assert!(step(&mut pod, &play, 207).remove);
+    }
+}
