@@ -70,8 +70,20 @@ pub(super) async fn forward(
     Ok(pass(response, call))
 }
 
+/// Why there is no connection, in the words that clients show and people search for.
+fn undialled(address: &impl std::fmt::Display, error: &std::io::Error) -> std::io::Error {
+    use std::io::ErrorKind;
+    let why = match error.kind() {
+        ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        _ => error.to_string(),
+    };
+    std::io::Error::new(error.kind(), format!("dial tcp {address}: {why}"))
+}
+
 async fn connect(server: &Inner, target: &Target) -> std::io::Result<Box<dyn Stream>> {
-    let stream = server.dial.dial(target.address).await?;
+    let stream = server.dial.dial(target.address).await.map_err(|e| undialled(&target.address, &e))?;
     match &target.transport {
         Transport::Plain => Ok(stream),
         Transport::Tls(config) => {
@@ -169,4 +181,16 @@ async fn told(call: &Call, response: Response<Incoming>) -> Status {
         field: None,
     }]);
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_is_told_with_its_address() {
+        let error = std::io::Error::from_raw_os_error(111);
+        let text = undialled(&"127.0.0.1:10250", &error).to_string();
+        assert_eq!(text, "dial tcp 127.0.0.1:10250: connect: connection refused");
+    }
 }
