@@ -85,6 +85,8 @@ impl Controller {
         };
         match written {
             Err(status) if meta::namespace_is_terminating(&status) => Ok(Outcome::Done),
+            // The cache is behind, most often behind a write of our own: nothing that a user should hear of.
+            Err(status) if status.is_already_exists() || status.is_conflict() => Err(status),
             Err(status) => {
                 let (what, reason) = match present {
                     Some(_) => ("update", "FailedToUpdateEndpoint"),

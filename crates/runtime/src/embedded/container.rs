@@ -201,10 +201,7 @@ impl EmbeddedRuntime {
             let failed =
                 |error: std::io::Error| Error::io(format!("remove container {:?}", record.id), error);
             group.remove().map_err(failed)?;
-            match std::fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
+            remove_tree(&folder).map_err(failed)?;
             images.release(&record.id)?;
             let volumes = record.config.mounts.iter().filter(|mount| !mount.image.image.is_empty());
             volumes.enumerate().try_for_each(|(index, _)| images.release(&format!("{}.{index}", record.id)))
@@ -321,5 +318,46 @@ fn spelled(state: ContainerState) -> &'static str {
         ContainerState::Running => "CONTAINER_RUNNING",
         ContainerState::Exited => "CONTAINER_EXITED",
         ContainerState::Unknown => "CONTAINER_UNKNOWN",
+    }
+}
+
+/// Passes over a folder that is being removed before giving up.
+const REMOVE_PASSES: usize = 8;
+
+/// Removes a folder and what is in it. The shim may just be writing down how the container ended: what it adds
+/// meanwhile goes with the next pass, and once the folder is gone it can add nothing.
+fn remove_tree(folder: &std::path::Path) -> std::io::Result<()> {
+    use std::io::ErrorKind;
+    let mut pass = 1;
+    loop {
+        match std::fs::remove_dir_all(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && pass < REMOVE_PASSES => pass += 1,
+            other => return other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::remove_tree;
+
+    #[test]
+    fn a_folder_goes_while_somebody_still_writes_into_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("container");
+        std::fs::create_dir(&folder).unwrap();
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                // Bounded, and over as soon as the folder is gone.
+                (0..100_000).all(|n| std::fs::write(folder.join(format!("state-{}", n % 7)), b"x").is_ok())
+            });
+            while !folder.join("state-0").exists() {
+                std::thread::yield_now();
+            }
+            while remove_tree(&folder).is_err() {}
+            assert!(!writer.join().unwrap(), "the writer found the folder gone");
+        });
+        assert!(!folder.exists());
     }
 }
