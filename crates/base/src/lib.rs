@@ -11,4 +11,4 @@ pub mod telemetry;
 
 pub use clock::{Clock, Timestamp};
 pub use rng::Rng;
-pub use task::{Shutdown, Supervisor};
+pub use task::{Health, Shutdown, Supervisor};

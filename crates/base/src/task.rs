@@ -1,10 +1,10 @@
 //! Tasks with one shutdown signal, and components that are restarted with back-off when they fail.
 
-use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 pub use tokio_util::sync::CancellationToken as Shutdown;
 use tokio_util::task::TaskTracker;
@@ -28,13 +28,20 @@ pub enum Health {
 pub struct Supervisor {
     shutdown: Shutdown,
     tracker: TaskTracker,
-    health: Arc<Mutex<BTreeMap<String, Health>>>,
+    health: Arc<watch::Sender<BTreeMap<String, Health>>>,
 }
 
 impl Supervisor {
     #[must_use]
     pub fn new(shutdown: Shutdown) -> Self {
         Self { shutdown, tracker: TaskTracker::new(), health: Arc::default() }
+    }
+
+    /// A supervisor for a part of this one's work, such as a term of leadership: it is stopped by itself, and
+    /// what its components do is told by both.
+    #[must_use]
+    pub fn within(&self, shutdown: Shutdown) -> Self {
+        Self { shutdown, tracker: TaskTracker::new(), health: self.health.clone() }
     }
 
     /// The signal that ends every component of this supervisor.
@@ -88,7 +95,13 @@ impl Supervisor {
     /// What each component does now.
     #[must_use]
     pub fn health(&self) -> BTreeMap<String, Health> {
-        self.health.lock().clone()
+        self.health.borrow().clone()
+    }
+
+    /// As [`Supervisor::health`], with word of every change.
+    #[must_use]
+    pub fn watch_health(&self) -> watch::Receiver<BTreeMap<String, Health>> {
+        self.health.subscribe()
     }
 
     /// Signals shutdown and waits until every task has ended.
@@ -99,7 +112,7 @@ impl Supervisor {
     }
 
     fn set(&self, name: &str, health: Health) {
-        self.health.lock().insert(name.to_owned(), health);
+        self.health.send_if_modified(|all| all.insert(name.to_owned(), health.clone()).as_ref() != Some(&health));
     }
 }
 
@@ -129,5 +142,20 @@ mod tests {
         assert_eq!(supervisor.health()["flaky"], Health::Running);
         supervisor.stop().await;
         assert_eq!(supervisor.health()["flaky"], Health::Stopped);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_is_stopped_alone_and_told_of_by_the_whole() {
+        let whole = Supervisor::new(Shutdown::new());
+        let mut told = whole.watch_health();
+        let part = whole.within(whole.shutdown().child_token());
+        part.component("inner", |shutdown: Shutdown| async move {
+            shutdown.cancelled().await;
+            Ok::<(), String>(())
+        });
+        told.wait_for(|all| all.get("inner") == Some(&Health::Running)).await.unwrap();
+        part.stop().await;
+        assert_eq!(whole.health()["inner"], Health::Stopped);
+        assert!(!whole.shutdown().is_cancelled());
     }
 }

@@ -31,7 +31,7 @@ mod world;
 
 pub use env::{Cluster, Context, Env, MANAGER, Resources, SecretToken, SignToken};
 
-use krate_base::{Shutdown, Supervisor};
+use krate_base::Shutdown;
 use krate_client::Elector;
 use std::convert::Infallible;
 
@@ -90,7 +90,7 @@ pub fn start(context: &Context) {
 
 /// One term of leadership: everything starts afresh, with caches of its own, and has ended when this returns.
 async fn term(context: &Context, end: Shutdown) {
-    let supervisor = Supervisor::new(end.clone());
+    let supervisor = context.supervisor.within(end.clone());
     let env = Env::new(context, supervisor.clone());
     for (name, start) in CONTROLLERS {
         tracing::debug!(controller = name, "starting");

@@ -65,8 +65,18 @@ pub struct Named {
 pub enum Egress {
     /// Nothing leaves the cluster's own network
     None,
-    /// TCP connections are carried out through this machine
+    /// Connections leave with the address of the node; out of a cluster of `up`, TCP and DNS are carried through
+    /// this machine
     Nat,
+}
+
+impl std::fmt::Display for Egress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Nat => "nat",
+        })
+    }
 }
 
 #[derive(ClapArgs, Debug)]
@@ -177,6 +187,9 @@ pub struct NodeArgs {
     /// The node's address [default: that of the default route]
     #[arg(long)]
     pub node_ip: Option<IpAddr>,
+    /// Whether pods reach what lies outside the cluster
+    #[arg(long, value_enum, default_value = "nat")]
+    pub egress: Egress,
     /// Folder of the node's images [default: DATA_DIR/images]
     #[arg(long, value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
@@ -326,6 +339,8 @@ pub struct NodeHolder {
     pub address: IpAddr,
     #[arg(long)]
     pub fabric: i32,
+    #[arg(long, value_enum, default_value = "none")]
+    pub egress: Egress,
 }
 
 #[derive(ClapArgs, Debug)]

@@ -4,8 +4,8 @@
 //! The listeners are opened in the machine's namespace before the process leaves it; nothing of the machine's
 //! own network is changed.
 
-use super::process;
 use super::state::{Cluster, FABRIC_GATEWAY, FABRIC_PREFIX, Spec};
+use super::{gateway, process};
 use crate::cli;
 use crate::ui::{Explain, Failure, Outcome};
 use nix::sched::CloneFlags;
@@ -26,10 +26,11 @@ pub fn run(args: &cli::Fabric) -> Outcome<()> {
     let name = args.data_dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let spec = Cluster { name, dir: args.data_dir.clone() }.load()?;
     let listeners = open_listeners(&spec)?;
+    let outside = (spec.egress == cli::Egress::Nat).then(gateway::outside).transpose()?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNET)
         .explain("a network namespace cannot be made", "Run as root.")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.explain("internal error", "")?.block_on(serve(spec, listeners))
+    runtime.explain("internal error", "")?.block_on(serve(spec, listeners, outside))
 }
 
 fn open_listeners(spec: &Spec) -> Outcome<Vec<(TcpListener, u16)>> {
@@ -47,7 +48,11 @@ fn open_listeners(spec: &Spec) -> Outcome<Vec<(TcpListener, u16)>> {
     Ok(listeners)
 }
 
-async fn serve(spec: Spec, listeners: Vec<(TcpListener, u16)>) -> Outcome<()> {
+async fn serve(
+    spec: Spec,
+    listeners: Vec<(TcpListener, u16)>,
+    outside: Option<gateway::Outside>,
+) -> Outcome<()> {
     make_bridge()
         .await
         .explain("the bridge between the nodes cannot be made", "Does this kernel have bridges?")?;
@@ -55,6 +60,9 @@ async fn serve(spec: Spec, listeners: Vec<(TcpListener, u16)>) -> Outcome<()> {
     for (listener, node_port) in listeners {
         let listener = tokio::net::TcpListener::from_std(listener).explain("internal error", "")?;
         tokio::spawn(carry(listener, nodes.clone(), node_port));
+    }
+    if let Some(outside) = outside {
+        gateway::open(outside).await?;
     }
     process::notify_ready();
     std::future::pending().await

@@ -3,14 +3,14 @@
 
 use super::fabric::{BRIDGE, connect, index_of, up};
 use super::process;
-use super::state::FABRIC_PREFIX;
-use crate::cli;
+use super::state::{FABRIC_GATEWAY, FABRIC_PREFIX};
+use crate::cli::{self, Egress};
 use crate::ui::{Explain, Outcome};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
-use rtnetlink::{LinkUnspec, LinkVeth};
+use rtnetlink::{LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::fs::File;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
@@ -32,6 +32,9 @@ pub fn run(args: &cli::NodeHolder) -> Outcome<()> {
     nix::unistd::sethostname(&args.node_name).explain("the node's host name cannot be set", next)?;
     own_mounts(&args.data_dir).explain("the node's mounts cannot be made", next)?;
     link(&args.node_name, args.address, &fabric).explain("the node cannot be linked to the others", next)?;
+    if args.egress == Egress::Nat {
+        way_out(&args.data_dir).explain("the node's way out cannot be made", next)?;
+    }
     process::notify_ready();
     loop {
         nix::unistd::pause();
@@ -50,6 +53,18 @@ fn own_mounts(data_dir: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Sends what is for elsewhere to the fabric, which also resolves names.
+fn way_out(data_dir: &Path) -> std::io::Result<()> {
+    let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(FABRIC_GATEWAY).build();
+    block_on(async { connect()?.route().add(route).execute().await })?;
+    let source = data_dir.join("resolv.conf");
+    std::fs::write(&source, format!("nameserver {FABRIC_GATEWAY}\n"))?;
+    let none: Option<&str> = None;
+    // The file behind a link, since a mount on a link is not possible.
+    let target = std::fs::canonicalize("/etc/resolv.conf")?;
+    Ok(mount(Some(&source), &target, none, MsFlags::MS_BIND, none)?)
 }
 
 /// Makes the pair of links in the fabric and moves one end here. A netlink socket belongs to the namespace of

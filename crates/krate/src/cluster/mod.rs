@@ -6,6 +6,8 @@
 
 pub mod cgroup;
 pub mod fabric;
+pub mod gateway;
+pub mod health;
 pub mod holder;
 pub mod process;
 pub mod state;

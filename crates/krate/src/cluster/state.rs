@@ -115,6 +115,10 @@ impl Cluster {
     pub fn node_dir(&self, node: &str) -> PathBuf {
         self.dir.join("nodes").join(node)
     }
+    /// The data folder of a node's process: the first node's is the server's.
+    pub fn process_dir(&self, node: &str) -> PathBuf {
+        if node == "node-1" { self.server_dir() } else { self.node_dir(node) }
+    }
     pub fn log_file(&self, process: &str) -> PathBuf {
         self.dir.join("logs").join(format!("{process}.log"))
     }

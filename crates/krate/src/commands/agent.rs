@@ -2,7 +2,7 @@
 
 use super::server::{prepare, until_told};
 use crate::cli::Agent;
-use crate::cluster::process;
+use crate::cluster::{health, process};
 use crate::host;
 use crate::ui::{Explain, Failure, Outcome};
 use crate::wiring::{identity, node};
@@ -22,6 +22,7 @@ pub fn run(args: Agent) -> Outcome<()> {
 
 async fn serve(args: Agent) -> Outcome<()> {
     let supervisor = Supervisor::new(Shutdown::new());
+    health::keep(&supervisor, &args.data_dir);
     let network = args.network_kubeconfig.clone();
     let network = network.unwrap_or_else(|| args.kubeconfig.with_file_name(identity::NETWORK_KUBECONFIG));
     let address = args

@@ -1,7 +1,7 @@
 //! `krate server`: a control plane and, unless told otherwise, a node.
 
 use crate::cli::Server;
-use crate::cluster::process;
+use crate::cluster::{health, process};
 use crate::ui::{Explain, Outcome};
 use crate::wiring::{control, identity, node};
 use crate::{cli, host};
@@ -40,6 +40,7 @@ pub fn prepare(args: &cli::NodeArgs) -> Outcome<()> {
 
 async fn serve(args: Server, listeners: Vec<TcpListener>) -> Outcome<()> {
     let supervisor = Supervisor::new(Shutdown::new());
+    health::keep(&supervisor, &args.data_dir);
     let node_ip = args.node.node_ip.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let advertise = args.advertise.unwrap_or(node_ip);
     let public = listeners[0].local_addr().explain("internal error", "")?;

@@ -1,6 +1,7 @@
 //! `krate status`: the clusters of this machine, their processes and their nodes.
 
 use crate::cli;
+use crate::cluster::health::Report;
 use crate::cluster::{Cluster, Process, Spec};
 use crate::ui::{Explain, Outcome};
 use krate_api::types::core::v1::Node;
@@ -41,10 +42,7 @@ pub async fn run(args: cli::Status) -> Outcome<()> {
 async fn report(cluster: &Cluster, spec: &Spec) -> Value {
     let mut names = vec!["fabric".to_owned()];
     names.extend(spec.node_names());
-    let processes: Vec<Value> = names
-        .iter()
-        .map(|name| json!({"name": name, "pid": Process::find(cluster, name).map(|p| p.pid)}))
-        .collect();
+    let processes: Vec<Value> = names.iter().map(|name| process(cluster, name)).collect();
     let running = Process::find(cluster, "node-1").is_some();
     let (nodes, error) = match if running { nodes(cluster).await } else { Ok(vec![]) } {
         Ok(nodes) => (nodes, None),
@@ -63,6 +61,13 @@ async fn report(cluster: &Cluster, spec: &Spec) -> Value {
         "nodes": nodes,
         "error": error,
     })
+}
+
+/// A process and what its components say of themselves.
+fn process(cluster: &Cluster, name: &str) -> Value {
+    let pid = Process::find(cluster, name).map(|p| p.pid);
+    let report = pid.and_then(|pid| Report::read(&cluster.process_dir(name), pid)).unwrap_or_default();
+    json!({ "name": name, "pid": pid, "components": report.running, "failed": report.failed })
 }
 
 async fn nodes(cluster: &Cluster) -> Outcome<Vec<Value>> {
@@ -107,6 +112,13 @@ fn print(report: &Value) {
     for p in report["processes"].as_array().into_iter().flatten() {
         let pid = p["pid"].as_i64().map_or("not running".to_owned(), |pid| format!("pid {pid}"));
         println!("  process     {:<12} {pid}", text(&p["name"]));
+        for (component, message) in p["failed"].as_object().into_iter().flatten() {
+            println!(
+                "  problem     {component} in {} failed and is started again: {}",
+                text(&p["name"]),
+                text(message)
+            );
+        }
     }
     for n in report["nodes"].as_array().into_iter().flatten() {
         let ready = if n["ready"] == json!(true) { "Ready" } else { "NotReady" };

@@ -24,12 +24,6 @@ const READY_TIMEOUT: Duration = Duration::from_secs(120);
 pub async fn run(args: cli::Up) -> Outcome<()> {
     let cluster = Cluster::of(&args.cluster)?;
     host::check()?;
-    if args.egress == cli::Egress::Nat {
-        return Err(Failure::new(
-            "--egress nat is not available in this version",
-            "Leave it out; `krate image pull` and `krate image import` bring images into the cluster.",
-        ));
-    }
     let steps = Steps::new();
     // Two clusters that start at once must not choose the same ports: held until the server listens.
     let choosing = tokio::task::spawn_blocking(lock_ports).await.explain("internal error", "")??;
@@ -164,6 +158,7 @@ fn start_all(cluster: &Cluster, spec: &Spec) -> Outcome<()> {
     let text = |s: &str| s.to_owned();
     let path = |p: &std::path::Path| p.to_string_lossy().into_owned();
     let group = format!("{}/fabric", cluster.cgroup());
+    let egress = spec.egress.to_string();
     let fabric = match Process::find(cluster, "fabric") {
         Some(process) => process.pid,
         None => {
@@ -193,6 +188,8 @@ fn start_all(cluster: &Cluster, spec: &Spec) -> Outcome<()> {
             spec.node_ip(index).to_string(),
             text("--fabric"),
             fabric.to_string(),
+            text("--egress"),
+            egress.clone(),
         ];
         let starting = start(cluster, &name, &group, &args)?;
         holders.push((node, starting.pid(), Some(starting)));
@@ -233,6 +230,8 @@ fn start_all(cluster: &Cluster, spec: &Spec) -> Outcome<()> {
             path(&cluster.images_dir()),
             text("--cgroup"),
             cluster.node_cgroup(node),
+            text("--egress"),
+            egress.clone(),
             text("--enter"),
             holder.to_string(),
             text("--notify"),

@@ -4,14 +4,14 @@
 use super::control::{DNS_ADDRESS, nth_address};
 use super::identity;
 use super::pod_network::SandboxNetwork;
-use crate::cli::NodeArgs;
+use crate::cli::{Egress, NodeArgs};
 use crate::ui::{Explain, Failure, Outcome};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Supervisor};
 use krate_client::{Informers, Transport};
 use krate_kubelet::paths::Paths;
 use krate_kubelet::volumes::{NoClaims, mount};
-use krate_network::link::routes::Routes;
+use krate_network::link::{edge, routes::Routes};
 use krate_network::{Cidr, Dns, Proxy, dns, proxy};
 use krate_runtime::EmbeddedRuntime;
 use krate_runtime::images::PullOptions;
@@ -23,6 +23,7 @@ use std::sync::Arc;
 /// The port of the kubelet's server.
 const KUBELET_PORT: u16 = 10250;
 const CLUSTER_DOMAIN: &str = "cluster.local";
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Pods that a node takes by default.
 const MAX_PODS: u32 = 110;
 
@@ -78,10 +79,20 @@ pub async fn start(settings: Settings, supervisor: &Supervisor) -> Outcome<()> {
     parts.routes(&informers);
     parts.services(&informers)?;
     parts.resolve(&informers);
-    let network =
-        SandboxNetwork::new(&parts.settings.name, &informers, parts.settings.data_dir.join("network"));
+    let egress = parts.egress()?;
+    let state = parts.settings.data_dir.join("network");
+    let network = SandboxNetwork::new(&parts.settings.name, &informers, egress, state);
     let runtime = parts.runtime(Arc::new(network)).await?;
     parts.kubelet(runtime).await
+}
+
+fn range(text: &str) -> Outcome<Cidr> {
+    text.parse().explain(&format!("{text:?} is not an address range"), "Write it as 10.96.0.0/16.")
+}
+
+/// The prefix of a range of one address.
+fn host_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 struct Parts {
@@ -101,12 +112,22 @@ impl Parts {
             .component("routes", move |shutdown| Routes::new(&own, &informers, rng.clone()).run(shutdown));
     }
 
+    /// How pods leave the cluster.
+    fn egress(&self) -> Outcome<edge::Egress> {
+        let (settings, node) =
+            (&self.settings, Cidr::new(self.settings.address, host_prefix(self.settings.address)));
+        Ok(match settings.args.egress {
+            Egress::None => edge::Egress::None,
+            Egress::Nat => {
+                let mut inside = vec![range(&settings.service_cidr)?, range(&settings.cluster_cidr)?];
+                inside.extend(node);
+                edge::Egress::Nat { inside }
+            }
+        })
+    }
+
     /// Programs Services.
     fn services(&self, informers: &Informers) -> Outcome<()> {
-        let range = |text: &str| {
-            text.parse::<Cidr>()
-                .explain(&format!("{text:?} is not an address range"), "Write it as 10.96.0.0/16.")
-        };
         let (service_cidr, pod_cidr) =
             (range(&self.settings.service_cidr)?, range(&self.settings.cluster_cidr)?);
         let (informers, metrics, rng) = (informers.clone(), self.metrics.clone(), self.rng.clone());
@@ -127,10 +148,20 @@ impl Parts {
         Ok(())
     }
 
+    /// Who is asked for names outside of the cluster: nobody when nothing may leave it.
+    fn upstreams(&self) -> Vec<SocketAddr> {
+        if self.settings.args.egress == Egress::None {
+            return vec![];
+        }
+        let resolv_conf = std::fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+        dns::resolvers(&resolv_conf).into_iter().filter(|server| server.ip() != self.dns).collect()
+    }
+
     /// Answers names.
     fn resolve(&self, informers: &Informers) {
         let (informers, metrics, rng) = (informers.clone(), self.metrics.clone(), self.rng.clone());
         let (clock, address) = (self.clock.clone(), self.dns);
+        let upstreams = self.upstreams();
         self.supervisor.component("dns", move |shutdown| {
             Dns::new(dns::Config {
                 informers: informers.clone(),
@@ -140,7 +171,7 @@ impl Parts {
                 domain: CLUSTER_DOMAIN.to_owned(),
                 addresses: vec![address],
                 listen: vec![],
-                upstreams: vec![],
+                upstreams: upstreams.clone(),
             })
             .run(shutdown)
         });
@@ -194,7 +225,7 @@ impl Parts {
             cluster_dns: vec![self.dns],
             cluster_domain: CLUSTER_DOMAIN.to_owned(),
             cgroup_parent: settings.args.cgroup.clone(),
-            resolv_conf: PathBuf::from("/etc/resolv.conf"),
+            resolv_conf: PathBuf::from(RESOLV_CONF),
             hosts_file: PathBuf::from("/etc/hosts"),
             server: Some((listener, server_tls(&settings.data_dir)?)),
         };

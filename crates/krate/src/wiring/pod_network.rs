@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use krate_api::types::core::v1::Node;
 use krate_client::{Informers, Source};
 use krate_network::PodNetwork;
-use krate_network::link::edge::HostPort;
+use krate_network::link::edge::{Egress, HostPort};
 use krate_network::link::{Config, routes::NodeView};
 use krate_network::views::Protocol;
 use krate_runtime::cri::{self, Error, PodSandboxConfig, PortMapping};
@@ -23,11 +23,12 @@ const RANGE_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct SandboxNetwork {
     network: OnceCell<PodNetwork>,
     ranges: watch::Receiver<Vec<krate_network::Cidr>>,
+    egress: Egress,
     state_dir: PathBuf,
 }
 
 impl SandboxNetwork {
-    pub fn new(node: &str, informers: &Informers, state_dir: PathBuf) -> Self {
+    pub fn new(node: &str, informers: &Informers, egress: Egress, state_dir: PathBuf) -> Self {
         let (told, ranges) = watch::channel(Vec::new());
         let nodes = informers.get::<NodeView>(Source::of::<Node>());
         let own = node.to_owned();
@@ -40,7 +41,7 @@ impl SandboxNetwork {
                 });
             }
         });
-        Self { network: OnceCell::new(), ranges, state_dir }
+        Self { network: OnceCell::new(), ranges, egress, state_dir }
     }
 
     async fn network(&self) -> cri::Result<&PodNetwork> {
@@ -57,7 +58,9 @@ impl SandboxNetwork {
                     }
                 };
                 let config = Config { pod_cidrs, mtu: MTU, state_dir: self.state_dir.clone() };
-                PodNetwork::new(config).await.map_err(|e| Error::Internal(e.to_string()))
+                PodNetwork::with_egress(config, self.egress.clone())
+                    .await
+                    .map_err(|e| Error::Internal(e.to_string()))
             })
             .await
     }

@@ -45,6 +45,11 @@ impl Cluster {
     /// A running cluster of so many nodes with the images `nginx:1`, `nginx:2` and `busybox:1`, and NodePort
     /// 30080 published.
     pub fn start(name: &str, nodes: u8) -> Self {
+        Self::start_with(name, nodes, &[])
+    }
+
+    /// As [`Cluster::start`], with further arguments for the first `krate up`.
+    pub fn start_with(name: &str, nodes: u8, args: &[&str]) -> Self {
         let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let temp = tempfile::Builder::new().prefix("e2e-").tempdir_in(base).unwrap();
         let cluster = Self {
@@ -53,16 +58,20 @@ impl Cluster {
             published: free_address(),
             _temp: temp,
         };
-        let said = cluster.up(nodes);
+        let said = cluster.up_with(nodes, args);
         assert!(said.ok, "krate up failed:\n{}\n{}", said.err, cluster.logs());
         cluster.make_images();
         cluster
     }
 
     pub fn up(&self, nodes: u8) -> Said {
+        self.up_with(nodes, &[])
+    }
+
+    fn up_with(&self, nodes: u8, args: &[&str]) -> Said {
         let publish = format!("{}:30080", self.published);
         let mut command = krate();
-        command.args(["up", "--nodes", &nodes.to_string(), "--publish", &publish]);
+        command.args(["up", "--nodes", &nodes.to_string(), "--publish", &publish]).args(args);
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(self.flags());
         Said::of(&command.output().unwrap())
     }

@@ -11,6 +11,7 @@ mod bad_input;
 mod cluster;
 mod command_line;
 mod config;
+mod egress;
 mod node_loss;
 mod pods;
 mod tools;

@@ -20,17 +20,30 @@ const MAX_QUESTIONS: usize = 1000;
 const DATAGRAM: usize = 65_535;
 
 /// Those who are asked.
-pub(super) struct Upstreams {
+pub struct Upstreams {
     servers: Vec<SocketAddr>,
     rng: Rng,
     questions: Semaphore,
 }
 
+/// The name servers of a `resolv.conf`.
+#[must_use]
+pub fn resolvers(resolv_conf: &str) -> Vec<SocketAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words.next().filter(|w| *w == "nameserver").and_then(|_| words.next())?;
+        Some(SocketAddr::new(address.parse().ok()?, super::PORT))
+    };
+    resolv_conf.lines().filter_map(server).collect()
+}
+
 impl Upstreams {
+    #[must_use]
     pub fn new(servers: Vec<SocketAddr>, rng: Rng) -> Self {
         Self { servers, rng, questions: Semaphore::new(MAX_QUESTIONS) }
     }
 
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.servers.is_empty()
     }

@@ -11,6 +11,8 @@ mod server;
 pub mod wire;
 pub mod zone;
 
+pub use forward::{Upstreams, resolvers};
+
 use crate::link::{self, rtnl::Rtnl};
 use crate::proxy::layout::SERVICE_LINK;
 use crate::views::{NamespaceView, ServiceView, SliceView};
