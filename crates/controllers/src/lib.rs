@@ -12,6 +12,7 @@ mod endpoints;
 mod env;
 mod garbage;
 mod job;
+mod load_balancer;
 mod meta;
 mod namespace;
 mod node_ipam;
@@ -49,6 +50,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpointslice-controller", endpoints::slices::start),
     ("endpoints-controller", endpoints::legacy::start),
     ("endpointslice-mirroring-controller", endpoints::mirror::start),
+    ("service-lb-controller", load_balancer::start),
     ("namespace-controller", namespace::start),
     ("serviceaccount-controller", accounts::start_service_accounts),
     ("root-ca-certificate-publisher-controller", accounts::start_root_ca),

@@ -3,7 +3,7 @@
 use crate::meta::MetaView;
 use krate_api::Shared;
 use krate_api::object::DecodeError;
-use krate_api::types::core::v1::{Node, NodeCondition, Taint};
+use krate_api::types::core::v1::{Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, Taint};
 use krate_client::{Informer, Informers, Source, View};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -39,6 +39,10 @@ pub struct NodeSpecView {
 pub struct NodeStatusView {
     #[serde(deserialize_with = "crate::meta::or_default")]
     pub conditions: Vec<NodeCondition>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
+    pub addresses: Vec<NodeAddress>,
+    #[serde(deserialize_with = "crate::meta::or_default")]
+    pub daemon_endpoints: NodeDaemonEndpoints,
 }
 
 impl View for NodeView {
@@ -58,6 +62,12 @@ impl NodeView {
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
         self.metadata.labels.get(ZONE).map(String::as_str).filter(|z| !z.is_empty())
+    }
+
+    /// The port of the node's kubelet, if it has told one.
+    #[must_use]
+    pub fn kubelet_port(&self) -> Option<i32> {
+        self.status.daemon_endpoints.kubelet_endpoint.as_ref().map(|e| e.port)
     }
 
     #[must_use]
