@@ -3,6 +3,9 @@
 //! Durations and deadlines are `tokio::time` directly; this module only answers "what does the calendar
 //! say now", for timestamps in objects, certificates and tokens.
 
+use jiff::SignedDuration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use tokio::time::Instant;
 
 pub use jiff::Timestamp;
@@ -18,8 +21,9 @@ pub struct Clock {
 enum Origin {
     /// The machine's calendar clock, read each time (it may be stepped by its administrator).
     System,
-    /// A calendar that starts at `origin_wall` and follows tokio's (pausable) clock.
-    Virtual(Instant),
+    /// A calendar that starts at `origin_wall` and follows tokio's (pausable) clock; all clones are stepped
+    /// together, by so many milliseconds until now.
+    Virtual(Instant, Arc<AtomicI64>),
 }
 
 impl Clock {
@@ -32,18 +36,28 @@ impl Clock {
     /// A clock that shows `start` now and then follows tokio's clock. Call it inside a runtime.
     #[must_use]
     pub fn starting_at(start: Timestamp) -> Self {
-        Self { origin_wall: start, origin: Origin::Virtual(Instant::now()) }
+        Self { origin_wall: start, origin: Origin::Virtual(Instant::now(), Arc::default()) }
+    }
+
+    /// Sets the calendar forward (or back), for all who share this clock, as an administrator or a time
+    /// server may: timers go on as they were. Only a virtual clock can be stepped; the machine's stays.
+    pub fn step(&self, by: SignedDuration) {
+        if let Origin::Virtual(_, steps) = &self.origin {
+            let millis = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+            steps.fetch_add(millis, Ordering::Relaxed);
+        }
     }
 
     /// The present instant, with nanoseconds.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one place where the machine's calendar enters")]
     pub fn now(&self) -> Timestamp {
-        match self.origin {
+        match &self.origin {
             Origin::System => Timestamp::now(),
-            Origin::Virtual(start) => {
-                let elapsed =
-                    jiff::SignedDuration::try_from(start.elapsed()).unwrap_or(jiff::SignedDuration::MAX);
+            Origin::Virtual(start, steps) => {
+                let elapsed = SignedDuration::try_from(start.elapsed()).unwrap_or(SignedDuration::MAX);
+                let steps = SignedDuration::from_millis(steps.load(Ordering::Relaxed));
+                let elapsed = elapsed.saturating_add(steps);
                 self.origin_wall.checked_add(elapsed).unwrap_or(Timestamp::MAX)
             }
         }
@@ -77,5 +91,15 @@ mod tests {
         tokio::time::advance(Duration::from_millis(2_500)).await;
         assert_eq!(clock.now().as_millisecond(), 1_002_500);
         assert_eq!(clock.now_seconds().as_millisecond(), 1_002_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_is_seen_by_every_clone() {
+        let clock = Clock::starting_at(Timestamp::from_second(1_000).unwrap());
+        let other = clock.clone();
+        clock.step(SignedDuration::from_secs(-30));
+        assert_eq!(other.now().as_second(), 970);
+        other.step(SignedDuration::from_secs(90));
+        assert_eq!(clock.now().as_second(), 1_060);
     }
 }

@@ -78,6 +78,7 @@ impl Supervisor {
                     pause = RESTART_FIRST;
                 }
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(pause) => {}
                     () = this.shutdown.cancelled() => {}
                 }

@@ -44,6 +44,7 @@ where
         futures::future::pending::<()>().await;
     };
     tokio::select! {
+        biased;
         _ = work => {}
         () = end => {}
     }

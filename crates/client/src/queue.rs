@@ -150,11 +150,13 @@ impl<K: Key> Queue<K> {
             };
             match next {
                 Some(at) => tokio::select! {
+                    biased;
                     () = self.0.wake.notified() => {}
                     () = tokio::time::sleep_until(at) => {}
                     () = closed => {}
                 },
                 None => tokio::select! {
+                    biased;
                     () = self.0.wake.notified() => {}
                     () = closed => {}
                 },

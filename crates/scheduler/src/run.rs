@@ -181,6 +181,7 @@ async fn drive(desk: &Arc<Desk>, mut engine: Engine) {
         let Some(decision) = decision else {
             desk.count_pending(&mut engine);
             tokio::select! {
+                biased;
                 () = desk.inbox.changed() => {}
                 () = until(next) => {}
             }

@@ -88,6 +88,7 @@ pub(crate) async fn follow(server: Weak<Inner>, mut from: u64, shutdown: Shutdow
             .map(|(source, rows, watch)| Box::pin(follow_one(server.clone(), source, rows, watch)));
         if !behind {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 _ = futures::future::select_all(tasks) => {}
             }

@@ -25,6 +25,7 @@ pub(crate) async fn run(core: Arc<Core>, shutdown: Shutdown) {
         let next = core.agenda.lock().next();
         let pause = next.map(|at| Duration::from_micros(u64::try_from(at - now).unwrap_or(0)));
         tokio::select! {
+            biased;
             () = sleep(pause) => {}
             () = woken => {}
             () = shutdown.cancelled() => {}
