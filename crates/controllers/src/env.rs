@@ -37,6 +37,33 @@ pub struct Context {
     pub sign: Option<SignToken>,
 }
 
+impl Context {
+    /// The context of the only controllers of a cluster: they need not be elected, sign no tokens, and keep the
+    /// usual times. Change what is different.
+    #[must_use]
+    pub fn new(
+        transports: impl Fn(&str) -> Arc<dyn Transport> + Send + Sync + 'static,
+        clock: &Clock,
+        rng: &Rng,
+        metrics: &Metrics,
+        resources: Resources,
+        supervisor: &Supervisor,
+    ) -> Self {
+        Self {
+            transports: Arc::new(transports),
+            clock: clock.clone(),
+            rng: rng.clone(),
+            metrics: metrics.clone(),
+            supervisor: supervisor.clone(),
+            elect: false,
+            identity: format!("krate_{}", rng.uuid()),
+            cluster: Cluster::default(),
+            resources,
+            sign: None,
+        }
+    }
+}
+
 /// The present catalogue, and word of its changes.
 pub type Resources = tokio::sync::watch::Receiver<Arc<Catalogue>>;
 

@@ -13,19 +13,26 @@
 //! # });
 //! ```
 
+mod builder;
+pub mod faults;
 pub mod hollow;
+mod parts;
 mod watchdog;
 
+pub use builder::Builder;
+pub use faults::{Fault, Faults, Odds};
 pub use hollow::{Exits, HollowNode, Play, Shape, Stage};
+pub use parts::Component;
 pub use watchdog::Watchdog;
 
 use krate_api::types::core::v1::Pod;
-use krate_api::{Catalogue, Kind, Status};
-use krate_apiserver::{ApiServer, Authority, Config, StartError, UserInfo};
-use krate_base::Timestamp;
+use krate_api::{Kind, Status};
+use krate_apiserver::{ApiServer, StartError, UserInfo};
+use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Supervisor};
 use krate_client::{Api, Informer, Informers, Transport};
-use krate_store::embedded::{Embedded, Options};
+use krate_store::Store;
+use parts::{Part, Server};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -45,66 +52,99 @@ pub enum Error {
     Keys(#[from] krate_apiserver::pki::Error),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("the loopback listener: {0}")]
+    Listen(#[from] std::io::Error),
+    #[error(transparent)]
+    Kubeconfig(#[from] krate_client::kubeconfig::KubeconfigError),
 }
 
 /// A control plane in this process, in memory. Dropping it leaves its tasks to end with the runtime;
 /// [`ControlPlane::stop`] ends them in order.
 pub struct ControlPlane {
-    pub api: ApiServer,
     pub clock: Clock,
     pub rng: Rng,
     pub supervisor: Supervisor,
     /// What the hollow nodes' pods do.
     pub stage: Stage,
+    /// What goes wrong between the components and the API.
+    pub faults: Faults,
     /// What is there, as the admin sees it.
     pub informers: Informers,
     nodes: AtomicU32,
-    /// Tells the controllers of new resources.
-    _resources: watch::Sender<Arc<Catalogue>>,
+    server: Server,
+    controllers: Part,
+    scheduler: Part,
 }
 
 impl ControlPlane {
+    /// A control plane to one's wishes.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
     /// Starts one on the machine's clock.
     pub async fn start() -> Result<Self, Error> {
-        Self::with(Clock::system(), Rng::from_entropy()).await
+        Self::builder().start().await
     }
 
     /// Starts one that lives in the runtime's (paused) time; everything that is left to chance comes from
     /// the seed.
     pub async fn in_virtual_time(seed: u64) -> Result<Self, Error> {
-        let start = Timestamp::from_second(START).unwrap_or_default();
-        Self::with(Clock::starting_at(start), Rng::from_seed(seed)).await
+        Self::builder().virtual_time().seed(seed).start().await
     }
 
-    /// Starts one on a clock and a seed of the caller's; with a paused runtime it lives in virtual time.
-    pub async fn with(clock: Clock, rng: Rng) -> Result<Self, Error> {
-        let store = Arc::new(Embedded::open(Options::memory(clock.clone())).await?);
-        let authority = Authority::generate(&clock)?;
-        let api = ApiServer::new(Config::new(store, clock.clone(), rng.clone(), authority))?;
-        api.bootstrap().await?;
-        let supervisor = Supervisor::new(Shutdown::new());
-        let server = api.clone();
-        let resources = watch::Sender::new(api.catalogue());
-        krate_controllers::start(&krate_controllers::Context {
-            transports: Arc::new(move |name: &str| server.transport(UserInfo::component(name))),
-            clock: clock.clone(),
-            rng: rng.clone(),
-            metrics: api.metrics().clone(),
-            supervisor: supervisor.clone(),
-            elect: false,
-            identity: "test".to_owned(),
-            resources: resources.subscribe(),
-            sign: None,
-            cluster: krate_controllers::Cluster {
-                ca_pem: api.authority().ca_certificate().to_owned(),
-                ..krate_controllers::Cluster::default()
-            },
-        });
-        start_scheduler(&api, &clock, &rng, &supervisor);
-        let admin = api.transport(UserInfo::new("admin", &["system:masters"]));
-        let informers = Informers::new(admin, rng.clone(), api.metrics().clone(), supervisor.clone());
-        let (stage, nodes) = (Stage::default(), AtomicU32::new(0));
-        Ok(Self { api, clock, rng, supervisor, stage, informers, nodes, _resources: resources })
+    /// The API server that runs now.
+    ///
+    /// # Panics
+    /// While it is killed.
+    #[must_use]
+    pub fn api(&self) -> ApiServer {
+        self.server.doors.current().expect("the API server runs")
+    }
+
+    /// The administrator's kubeconfig, of a control plane that was built with [`Builder::https`].
+    #[must_use]
+    pub fn kubeconfig(&self) -> Option<&str> {
+        self.server.listener.as_ref().map(|listener| listener.kubeconfig.as_str())
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.server.metrics
+    }
+
+    /// Kills a component: what it was about to write is not written, and its caches and queues are lost.
+    pub async fn kill(&self, component: Component) {
+        match component {
+            Component::Controllers => self.controllers.kill().await,
+            Component::Scheduler => self.scheduler.kill().await,
+            Component::ApiServer => self.server.doors.close(),
+        }
+    }
+
+    /// Starts a component that was killed.
+    pub async fn revive(&self, component: Component) -> Result<(), Error> {
+        match component {
+            Component::Controllers => self.controllers.start(self).await,
+            Component::Scheduler => self.scheduler.start(self).await,
+            Component::ApiServer if self.server.doors.current().is_none() => {
+                self.server.open(&self.supervisor).await?;
+            }
+            Component::ApiServer => {}
+        }
+        Ok(())
+    }
+
+    /// Kills a component and starts it again at once.
+    pub async fn restart(&self, component: Component) -> Result<(), Error> {
+        self.kill(component).await;
+        self.revive(component).await
+    }
+
+    /// Forgets all history: who watches from before now is told that it has expired (410).
+    pub async fn compact(&self) -> Result<(), Error> {
+        let revision = self.server.store.revision();
+        Ok(self.server.store.compact(revision).await?)
     }
 
     /// Adds a node without containers; see [`hollow`].
@@ -115,11 +155,22 @@ impl ControlPlane {
     /// As [`ControlPlane::hollow_node`], with this capacity and these labels.
     pub async fn hollow_node_of(&self, name: &str, shape: Shape) -> Result<HollowNode, Status> {
         let number = self.nodes.fetch_add(1, Ordering::Relaxed);
+        let (doors, faults) = (self.server.doors.clone(), self.faults.clone());
+        let (user, identity) = (format!("system:node:{name}"), format!("kubelet/{name}"));
+        let transports = move |killed: Shutdown| -> Arc<dyn Transport> {
+            Arc::new(faults::Wire {
+                servers: doors.clone(),
+                user: UserInfo::new(&user, &["system:nodes"]),
+                identity: Some(identity.clone()),
+                faults: faults.clone(),
+                killed,
+            })
+        };
         let parts = hollow::Parts {
-            transport: self.user(&format!("system:node:{name}"), &["system:nodes"]),
+            transports: Box::new(transports),
             clock: self.clock.clone(),
             rng: self.rng.clone(),
-            metrics: self.api.metrics().clone(),
+            metrics: self.server.metrics.clone(),
             shutdown: self.supervisor.shutdown(),
             stage: self.stage.clone(),
             // Of the loopback range: the server dials a node's address for logs and exec, and what it sends for
@@ -203,33 +254,29 @@ impl ControlPlane {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
 
-    /// A transport that may do everything.
+    /// A transport that may do everything, and is spared of faults.
     #[must_use]
     pub fn admin(&self) -> Arc<dyn Transport> {
-        self.api.transport(UserInfo::new("admin", &["system:masters"]))
+        self.user("admin", &["system:masters"])
     }
 
-    /// A transport with the rights of a user.
+    /// A transport with the rights of a user, spared of faults.
     #[must_use]
     pub fn user(&self, name: &str, groups: &[&str]) -> Arc<dyn Transport> {
-        self.api.transport(UserInfo::new(name, groups))
+        self.server.wire(UserInfo::new(name, groups), None, &self.faults, Shutdown::new())
     }
 
+    /// A transport for a component of the test's own, which faults find by its name.
+    #[must_use]
+    pub fn component(&self, name: &str, groups: &[&str]) -> Arc<dyn Transport> {
+        self.server.wire(UserInfo::new(name, groups), Some(name), &self.faults, Shutdown::new())
+    }
+
+    /// Ends everything in order.
     pub async fn stop(self) {
+        self.controllers.stop().await;
+        self.scheduler.stop().await;
+        self.server.doors.close();
         self.supervisor.stop().await;
     }
-}
-
-fn start_scheduler(api: &ApiServer, clock: &Clock, rng: &Rng, supervisor: &Supervisor) {
-    let config = krate_scheduler::Config {
-        transport: api.transport(UserInfo::component("kube-scheduler")),
-        clock: clock.clone(),
-        rng: rng.clone(),
-        profiles: vec![],
-        metrics: api.metrics().clone(),
-    };
-    supervisor.component("scheduler", move |shutdown| {
-        let scheduler = krate_scheduler::Scheduler::new(config.clone());
-        async move { scheduler.run(shutdown).await }
-    });
 }

@@ -110,6 +110,11 @@ impl Chain {
         ])
     }
 
+    /// No plugin at all.
+    pub fn none() -> Self {
+        Self(vec![])
+    }
+
     pub async fn admit(
         &self,
         server: &Inner,

@@ -129,22 +129,15 @@ fn start_controllers(
     supervisor: &Supervisor,
 ) {
     let server = api.clone();
+    let transports = move |name: &str| server.transport(UserInfo::component(name));
+    let resources = resources.subscribe();
     krate_controllers::start(&krate_controllers::Context {
-        transports: Arc::new(move |name: &str| server.transport(UserInfo::component(name))),
-        clock: clock.clone(),
-        rng: rng.clone(),
-        metrics: api.metrics().clone(),
-        supervisor: supervisor.clone(),
-        // The embedded store has one server, so nobody competes.
-        elect: false,
-        identity: format!("krate_{}", rng.uuid()),
-        resources: resources.subscribe(),
-        sign: None,
         cluster: krate_controllers::Cluster {
             pod_cidrs: vec![settings.cluster_cidr.clone()],
             ca_pem: api.authority().ca_certificate().to_owned(),
             ..krate_controllers::Cluster::default()
         },
+        ..krate_controllers::Context::new(transports, clock, rng, api.metrics(), resources, supervisor)
     });
 }
 

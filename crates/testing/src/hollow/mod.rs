@@ -25,6 +25,7 @@ use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
@@ -32,6 +33,9 @@ const RENEW: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
 /// How often the status is written although nothing changed.
 const REPORT: Duration = Duration::from_secs(300);
+/// How often, and how soon again, a node tries to register.
+const REGISTER_ATTEMPTS: u32 = 60;
+const REGISTER_PAUSE: Duration = Duration::from_secs(1);
 /// Pods that are worked on at once.
 const WORKERS: usize = 4;
 /// Where the leases of nodes are.
@@ -39,7 +43,8 @@ const LEASES: &str = "kube-node-lease";
 
 /// What a hollow node is made from.
 pub(crate) struct Parts {
-    pub transport: Arc<dyn Transport>,
+    /// The way to the API of one life, which ends when that is killed.
+    pub transports: Box<dyn Fn(Shutdown) -> Arc<dyn Transport> + Send + Sync>,
     pub clock: Clock,
     pub rng: Rng,
     pub metrics: Metrics,
@@ -52,33 +57,51 @@ pub(crate) struct Parts {
 pub struct HollowNode {
     shared: Arc<Shared>,
     /// The present life; none after it vanished.
-    life: Mutex<Option<Supervisor>>,
+    life: Mutex<Option<Life>>,
 }
 
+/// What outlives a kubelet: the machine.
 struct Shared {
     name: String,
     shape: Shape,
     parts: Parts,
+    /// Whether the kubelet finds its runtime broken.
+    ill: watch::Sender<bool>,
+    addresses: Mutex<HashMap<String, Ipv4Addr>>,
+}
+
+/// One incarnation of the kubelet.
+struct Kubelet {
+    machine: Arc<Shared>,
+    transport: Arc<dyn Transport>,
     nodes: Api<Node>,
     pods: Api<Pod>,
     leases: Api<Lease>,
-    addresses: Mutex<HashMap<String, Ipv4Addr>>,
+}
+
+struct Life {
+    supervisor: Supervisor,
+    killed: Shutdown,
 }
 
 impl HollowNode {
     pub(crate) async fn start(name: &str, shape: Shape, parts: Parts) -> Result<Self, Status> {
-        let transport = &parts.transport;
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             shape,
-            nodes: Api::new(transport.clone()).managed_by("kubelet"),
-            pods: Api::new(transport.clone()).managed_by("kubelet"),
-            leases: Api::new(transport.clone()).managed_by("kubelet"),
             parts,
+            ill: watch::Sender::new(false),
             addresses: Mutex::default(),
         });
-        shared.register().await?;
-        shared.renew().await?;
+        let kubelet = Kubelet::new(&shared, Shutdown::new());
+        let mut attempt = 1;
+        while let Err(status) = kubelet.register().await {
+            if attempt == REGISTER_ATTEMPTS {
+                return Err(status);
+            }
+            attempt += 1;
+            tokio::time::sleep(REGISTER_PAUSE).await;
+        }
         let node = Self { shared, life: Mutex::default() };
         node.come_back();
         Ok(node)
@@ -93,7 +116,8 @@ impl HollowNode {
     pub async fn vanish(&self) {
         let life = self.life.lock().take();
         if let Some(life) = life {
-            life.stop().await;
+            life.killed.cancel();
+            life.supervisor.stop().await;
         }
     }
 
@@ -101,46 +125,82 @@ impl HollowNode {
     pub fn come_back(&self) {
         let mut life = self.life.lock();
         if life.is_none() {
-            *life = Some(self.shared.clone().live());
+            let killed = Shutdown::new();
+            let supervisor = Kubelet::live(&self.shared, killed.clone());
+            *life = Some(Life { supervisor, killed });
         }
+    }
+
+    /// The kubelet is killed and starts again at once; its pods run on.
+    pub async fn restart(&self) {
+        self.vanish().await;
+        self.come_back();
+    }
+
+    /// The kubelet lives, but says that its runtime does not: the node is not ready.
+    pub fn fail(&self) {
+        self.shared.ill.send_replace(true);
+    }
+
+    /// The runtime works again.
+    pub fn recover(&self) {
+        self.shared.ill.send_replace(false);
     }
 }
 
-impl Shared {
-    async fn register(&self) -> Result<(), Status> {
-        let mut node = node::object(&self.name, &self.shape);
-        let now = self.parts.clock.now_seconds();
-        let status = node.status.get_or_insert_default();
-        node::report(status, &self.name, &self.parts.address, &self.shape, now);
-        match self.nodes.create(node).await {
-            Err(status) if status.reason() != Some(Reason::AlreadyExists) => Err(status),
-            _ => self.report().await,
+impl Kubelet {
+    fn new(machine: &Arc<Shared>, killed: Shutdown) -> Self {
+        let transport = (machine.parts.transports)(killed);
+        Self {
+            machine: machine.clone(),
+            nodes: Api::new(transport.clone()).managed_by("kubelet"),
+            pods: Api::new(transport.clone()).managed_by("kubelet"),
+            leases: Api::new(transport.clone()).managed_by("kubelet"),
+            transport,
         }
     }
 
+    async fn register(&self) -> Result<(), Status> {
+        let mut node = node::object(&self.machine.name, &self.machine.shape);
+        self.fill(&mut node);
+        match self.nodes.create(node).await {
+            Err(status) if status.reason() != Some(Reason::AlreadyExists) => Err(status),
+            _ => {
+                self.report().await?;
+                self.renew().await
+            }
+        }
+    }
+
+    fn fill(&self, node: &mut Node) {
+        let Shared { name, shape, parts, ill, .. } = &*self.machine;
+        let now = parts.clock.now_seconds();
+        let status = node.status.get_or_insert_default();
+        node::report(status, name, &parts.address, shape, *ill.borrow(), now);
+    }
+
+    /// Writes the status. A node that was deleted meanwhile is registered anew by the next life only.
     async fn report(&self) -> Result<(), Status> {
-        let now = self.parts.clock.now_seconds();
         let change = |node: &mut Node| {
-            let status = node.status.get_or_insert_default();
-            node::report(status, &self.name, &self.parts.address, &self.shape, now);
+            self.fill(node);
             true
         };
-        self.nodes.modify_status("", &self.name, change).await.map(drop)
+        self.nodes.modify_status("", &self.machine.name, change).await.map(drop)
     }
 
     async fn renew(&self) -> Result<(), Status> {
-        let now = MicroTime(self.parts.clock.now_micros());
+        let now = MicroTime(self.machine.parts.clock.now_micros());
         let change = |lease: &mut Lease| {
             let spec = lease.spec.get_or_insert_default();
-            spec.holder_identity = Some(self.name.clone());
+            spec.holder_identity = Some(self.machine.name.clone());
             spec.lease_duration_seconds = Some(LEASE_SECONDS);
             spec.renew_time = Some(now.clone());
             true
         };
-        match self.leases.modify(LEASES, &self.name, change).await {
+        match self.leases.modify(LEASES, &self.machine.name, change).await {
             Err(status) if status.is_not_found() => {
                 let mut lease = Lease::default();
-                lease.metadata.name = Some(self.name.clone());
+                lease.metadata.name = Some(self.machine.name.clone());
                 lease.metadata.namespace = Some(LEASES.to_owned());
                 change(&mut lease);
                 self.leases.create(lease).await.map(drop)
@@ -150,11 +210,11 @@ impl Shared {
     }
 
     /// Starts everything that a node does.
-    fn live(self: Arc<Self>) -> Supervisor {
-        let life = Supervisor::new(self.parts.shutdown.child_token());
-        let inner = life.clone();
-        life.component(&format!("hollow node {}", self.name), move |shutdown| {
-            let (this, life) = (self.clone(), inner.clone());
+    fn live(machine: &Arc<Shared>, killed: Shutdown) -> Supervisor {
+        let life = Supervisor::new(machine.parts.shutdown.child_token());
+        let (machine, inner) = (machine.clone(), life.clone());
+        life.component(&format!("hollow node {}", machine.name), move |shutdown| {
+            let (this, life) = (Self::new(&machine, killed.clone()), inner.clone());
             async move {
                 let work = async { tokio::try_join!(this.beat(), this.repeat_report(), this.work(&life)) };
                 shutdown.run_until_cancelled(work).await.map_or(Ok(()), |result| result.map(drop))
@@ -163,26 +223,40 @@ impl Shared {
         life
     }
 
+    /// Renews the lease. What fails is tried again at the next beat, as the original does.
     async fn beat(&self) -> Result<Infallible, Status> {
         loop {
-            self.renew().await?;
+            if let Err(status) = self.renew().await {
+                tracing::debug!(node = %self.machine.name, %status, "cannot renew the lease");
+            }
             tokio::time::sleep(RENEW).await;
         }
     }
 
+    /// Writes the status when it changes, and every now and then; soon again after a failure.
     async fn repeat_report(&self) -> Result<Infallible, Status> {
+        let mut ill = self.machine.ill.subscribe();
         loop {
-            self.report().await?;
-            tokio::time::sleep(REPORT).await;
+            ill.mark_unchanged();
+            let pause = match self.report().await {
+                Ok(()) => REPORT,
+                Err(status) => {
+                    tracing::debug!(node = %self.machine.name, %status, "cannot report");
+                    RENEW
+                }
+            };
+            // The sender lives in the machine: the wait ends by its time or by a change only.
+            let _ = tokio::time::timeout(pause, ill.changed()).await;
         }
     }
 
     /// Takes care of the pods that are bound here.
     async fn work(&self, life: &Supervisor) -> Result<Infallible, Status> {
-        let Parts { transport, rng, metrics, stage, .. } = &self.parts;
-        let mine = Source::of::<Pod>().fields(&format!("spec.nodeName={}", self.name));
+        let Parts { rng, metrics, stage, .. } = &self.machine.parts;
+        let transport = &self.transport;
+        let mine = Source::of::<Pod>().fields(&format!("spec.nodeName={}", self.machine.name));
         let pods = Informer::<Pod>::start(mine, transport.clone(), rng, metrics, life);
-        let me = Source::of::<Node>().fields(&format!("metadata.name={}", self.name));
+        let me = Source::of::<Node>().fields(&format!("metadata.name={}", self.machine.name));
         let nodes = Informer::<Node>::start(me, transport.clone(), rng, metrics, life);
         let queue: Queue = Queue::new("hollow", metrics);
         let to = queue.clone();
@@ -210,6 +284,7 @@ impl Shared {
             self.reconcile(key, &pods, &nodes)
         });
         tokio::select! {
+            biased;
             () = run => std::future::pending().await,
             never = again => Ok(never),
         }
@@ -225,9 +300,9 @@ impl Shared {
             self.free(pods);
             return Ok(Outcome::Done);
         };
-        let play = self.parts.stage.of(&pod);
+        let play = self.machine.parts.stage.of(&pod);
         let Some(addresses) = self.addresses(&pod, nodes) else { return Ok(Outcome::Done) };
-        let plan = pod::plan(&pod, &play, &addresses, self.parts.clock.now_seconds());
+        let plan = pod::plan(&pod, &play, &addresses, self.machine.parts.clock.now_seconds());
         if let Some(status) = plan.status {
             let changed = Pod { status: Some(status), ..(*pod).clone() };
             gone_is_fine(self.pods.update_status(changed).await.map(drop))?;
@@ -243,7 +318,7 @@ impl Shared {
         let uid = meta.uid.as_deref().unwrap_or_default();
         let options = DeleteOptions { grace_period_seconds: Some(0), ..api::delete_uid(uid) };
         let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
-        self.parts.stage.forget(pod);
+        self.machine.parts.stage.forget(pod);
         let deleted =
             self.pods.delete(namespace.unwrap_or_default(), name.unwrap_or_default(), options).await;
         gone_is_fine(deleted)
@@ -251,18 +326,18 @@ impl Shared {
 
     /// The addresses of a pod; none before the node has a range.
     fn addresses(&self, pod: &Pod, nodes: &Informer<Node>) -> Option<pod::Addresses> {
-        let host = self.parts.address.clone();
+        let host = self.machine.parts.address.clone();
         if let Some(ip) = pod.status.as_ref().and_then(|s| s.pod_ip.clone()) {
             if let Ok(ip) = ip.parse() {
-                self.addresses.lock().insert(uid(pod), ip);
+                self.machine.addresses.lock().insert(uid(pod), ip);
             }
             return Some(pod::Addresses { pod: ip, host });
         }
-        let range = nodes.get(&self.name)?.spec.as_ref()?.pod_cidr.clone()?;
+        let range = nodes.get(&self.machine.name)?.spec.as_ref()?.pod_cidr.clone()?;
         let (base, length) = range.split_once('/')?;
         let base = u32::from(base.parse::<Ipv4Addr>().ok()?);
         let size = 1_u32.checked_shl(32_u32.checked_sub(length.parse().ok()?)?)?;
-        let mut taken = self.addresses.lock();
+        let mut taken = self.machine.addresses.lock();
         let ip = match taken.get(&uid(pod)) {
             Some(ip) => *ip,
             None => {
@@ -278,7 +353,7 @@ impl Shared {
 
     fn free(&self, pods: &Informer<Pod>) {
         let present: HashSet<String> = pods.list().iter().map(|pod| uid(pod)).collect();
-        self.addresses.lock().retain(|uid, _| present.contains(uid));
+        self.machine.addresses.lock().retain(|uid, _| present.contains(uid));
     }
 }
 

@@ -53,8 +53,15 @@ pub(super) fn object(name: &str, shape: &Shape) -> Node {
     node
 }
 
-/// Brings the status up to date: what it has, and that it is well.
-pub(super) fn report(status: &mut NodeStatus, name: &str, address: &str, shape: &Shape, now: Timestamp) {
+/// Brings the status up to date: what it has, and whether it is well.
+pub(super) fn report(
+    status: &mut NodeStatus,
+    name: &str,
+    address: &str,
+    shape: &Shape,
+    ill: bool,
+    now: Timestamp,
+) {
     let amounts = |(name, amount): (&String, &String)| (name.clone(), Quantity(amount.clone()));
     let capacity: BTreeMap<_, _> = shape.capacity.iter().map(amounts).collect();
     status.capacity = Some(capacity.clone());
@@ -63,11 +70,16 @@ pub(super) fn report(status: &mut NodeStatus, name: &str, address: &str, shape: 
         |type_: &str, address: &str| NodeAddress { type_: type_.to_owned(), address: address.to_owned() };
     status.addresses = Some(vec![entry("InternalIP", address), entry("Hostname", name)]);
     status.node_info = Some(info());
+    let ready = if ill {
+        ("Ready", "False", "KubeletNotReady", "container runtime is down")
+    } else {
+        ("Ready", "True", "KubeletReady", "kubelet is posting ready status")
+    };
     for (type_, value, reason, message) in [
         ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
         ("DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ("PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
-        ("Ready", "True", "KubeletReady", "kubelet is posting ready status"),
+        ready,
     ] {
         let list = status.conditions.get_or_insert_default();
         let at = list.iter().position(|c| c.type_ == type_);
