@@ -16,9 +16,13 @@ pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// The index of an Indexed Job's pod.
 pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
+/// How often pods of its index have failed before a Job's pod, with a limit per index.
+pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+/// The same of failures that the Job's policy ignores.
+pub const INDEX_IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+
 /// Annotations that controllers read; the others are not kept.
-const ANNOTATIONS: &[&str] =
-    &[DELETION_COST, COMPLETION_INDEX, "batch.kubernetes.io/job-index-failure-count"];
+const ANNOTATIONS: &[&str] = &[DELETION_COST, COMPLETION_INDEX, INDEX_FAILURES, INDEX_IGNORED_FAILURES];
 
 /// The slim pod.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -208,7 +212,8 @@ impl PodView {
     /// Restarts of all its containers.
     #[must_use]
     pub fn restarts(&self) -> i64 {
-        self.status.container_statuses.iter().map(|c| i64::from(c.restart_count)).sum()
+        let all = self.status.container_statuses.iter().chain(&self.status.init_container_statuses);
+        all.map(|c| i64::from(c.restart_count)).sum()
     }
 
     #[must_use]

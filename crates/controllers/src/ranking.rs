@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// one on the node with more of these goes first.
 #[must_use]
 pub fn to_delete(
-    mut pods: Vec<Arc<PodView>>,
+    pods: Vec<Arc<PodView>>,
     related: &[Arc<PodView>],
     count: usize,
     now: Timestamp,
@@ -21,13 +21,20 @@ pub fn to_delete(
     if count >= pods.len() {
         return pods;
     }
+    let mut pods = ranked(pods, related, now);
+    pods.truncate(count);
+    pods
+}
+
+/// The pods in the order in which they would be deleted.
+#[must_use]
+pub fn ranked(mut pods: Vec<Arc<PodView>>, related: &[Arc<PodView>], now: Timestamp) -> Vec<Arc<PodView>> {
     let mut on_node: HashMap<&str, usize> = HashMap::new();
     for pod in related.iter().filter(|p| p.is_active()) {
         *on_node.entry(&pod.spec.node_name).or_default() += 1;
     }
     let crowd = |pod: &PodView| on_node.get(pod.spec.node_name.as_str()).copied().unwrap_or(0);
     pods.sort_by(|a, b| compare(a, b, crowd(a), crowd(b), now));
-    pods.truncate(count);
     pods
 }
 

@@ -3,29 +3,35 @@
 //! [`plan`] decides; this is the shell: status first, then finalizers, then pods. [`ttl`] removes finished
 //! Jobs when their time is over.
 
+mod backoff;
 mod indexes;
+mod manage;
 mod plan;
+mod pod;
+mod policy;
+mod tally;
 #[cfg(test)]
 mod tests;
 pub mod ttl;
 
+use backoff::Backoff;
+
 use crate::claim::claim_all;
 use crate::env::{Env, synced};
 use crate::meta;
-use crate::pods::{self, COMPLETION_INDEX, PodView, Wake};
-use crate::{pod_template, slow_start};
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector};
+use crate::pods::{self, PodView, Wake};
+use crate::slow_start;
 use krate_api::Status;
 use krate_api::labels::Selector;
 use krate_api::meta::OwnerReference;
 use krate_api::types::batch::v1::Job;
 use krate_api::types::core::v1::Pod;
-use krate_base::{Clock, Rng};
+use krate_base::Clock;
 use krate_client::api::delete_uid;
 use krate_client::recorder::{EventType, Reference, reference};
 use krate_client::{Api, Expectations, Index, Informer, Outcome, PatchKind, Queue, Recorder};
 use parking_lot::Mutex;
-use plan::{Backoff, FINALIZER, Plan, is_tracked};
+use plan::{FINALIZER, NewPod, Observed, Plan, is_finished, is_tracked};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -44,7 +50,6 @@ struct Controller {
     backoffs: Mutex<HashMap<String, Backoff>>,
     recorder: Recorder,
     clock: Clock,
-    rng: Rng,
     queue: Queue,
     /// Pods that carry our finalizer and have no Job any more.
     strays: Queue,
@@ -62,7 +67,6 @@ pub fn start(env: &Env) {
         backoffs: Mutex::default(),
         recorder: env.recorder(ACCOUNT, ACCOUNT),
         clock: env.clock.clone(),
-        rng: env.rng.clone(),
         queue: env.queue("job"),
         strays: env.queue("job_orphan_pod"),
     });
@@ -161,7 +165,8 @@ impl Controller {
         pods.extend(self.by_controller.get(&pods::orphans(meta::namespace(&job.metadata))));
         let pods = claim_all(pods, &*job, &selector, &self.pod_api, &self.api).await?;
         let backoff = self.backoffs.lock().get(key).cloned().unwrap_or_default();
-        let plan = plan::plan(&job, &pods, backoff, self.clock.now_seconds());
+        let now = self.clock.now_seconds();
+        let plan = plan::plan(Observed { job: &job, pods: &pods, backoff, settled, now });
         self.carry_out(key, &job, plan, settled).await
     }
 
@@ -172,16 +177,20 @@ impl Controller {
             // A conflict means that the cache is behind: nothing of the plan may be done.
             self.api.update_status(told).await?;
             let about = reference(job);
-            for (warning, reason, message) in plan.events {
-                let kind = if warning { EventType::Warning } else { EventType::Normal };
-                self.recorder.event(&about, kind, reason, message);
+            for told in plan.events {
+                let kind = if told.warning { EventType::Warning } else { EventType::Normal };
+                self.recorder.event(&about, kind, &told.reason, told.message);
             }
         }
-        self.backoffs.lock().insert(key.to_owned(), plan.backoff);
+        if is_finished(job) {
+            self.backoffs.lock().remove(key);
+        } else {
+            self.backoffs.lock().insert(key.to_owned(), plan.backoff);
+        }
         let freed = futures::future::join_all(plan.free.iter().map(|pod| self.free(pod))).await;
         freed.into_iter().collect::<Result<Vec<()>, _>>()?;
         if settled && !plan.delete.is_empty() {
-            self.delete(key, job, &plan.delete).await?;
+            self.delete(key, job, &plan.delete, plan.uncounted).await?;
         } else if settled && !plan.create.is_empty() {
             self.create(key, job, &plan.create).await?;
         }
@@ -190,6 +199,13 @@ impl Controller {
 
     /// Takes our finalizer off a pod. If the pod has changed its event brings us back.
     async fn free(&self, pod: &PodView) -> Result<(), Status> {
+        match self.patch_free(pod).await {
+            Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status),
+            _ => Ok(()),
+        }
+    }
+
+    async fn patch_free(&self, pod: &PodView) -> Result<(), Status> {
         let left: Vec<_> = pod.metadata.finalizers.iter().filter(|f| *f != FINALIZER).collect();
         let patch = serde_json::json!({"metadata": {
             "uid": pod.uid(),
@@ -197,39 +213,62 @@ impl Controller {
             "finalizers": left,
         }});
         let patched = self.pod_api.patch(pod.namespace(), pod.name(), PatchKind::Merge, patch.to_string());
-        match patched.await {
-            Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status),
-            _ => Ok(()),
-        }
+        patched.await.map(drop)
     }
 
-    async fn delete(&self, key: &str, job: &Job, doomed: &[Arc<PodView>]) -> Result<(), Status> {
+    /// Deletes pods; those that are not to count are freed first.
+    async fn delete(
+        &self,
+        key: &str,
+        job: &Job,
+        doomed: &[Arc<PodView>],
+        uncounted: bool,
+    ) -> Result<(), Status> {
         self.expectations.expect(key, 0, doomed.iter().map(|p| p.uid().to_owned()));
         let about = reference(job);
-        let results =
-            futures::future::join_all(doomed.iter().map(|pod| self.delete_one(key, &about, pod))).await;
+        let each = doomed.iter().map(|pod| self.delete_one(key, &about, pod, uncounted));
+        let results = futures::future::join_all(each).await;
         results.into_iter().collect::<Result<Vec<()>, _>>().map(drop)
     }
 
-    async fn delete_one(&self, key: &str, about: &Reference, pod: &PodView) -> Result<(), Status> {
-        match self.pod_api.delete(pod.namespace(), pod.name(), delete_uid(pod.uid())).await {
+    async fn delete_one(
+        &self,
+        key: &str,
+        about: &Reference,
+        pod: &PodView,
+        uncounted: bool,
+    ) -> Result<(), Status> {
+        let deletion = async {
+            if uncounted && is_tracked(pod) {
+                self.patch_free(pod).await?;
+            }
+            self.pod_api.delete(pod.namespace(), pod.name(), delete_uid(pod.uid())).await
+        };
+        match deletion.await {
             Ok(()) => {
                 self.recorder.normal(about, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
                 Ok(())
             }
             Err(status) => {
                 self.expectations.deletion_observed(key, pod.uid());
-                if status.is_not_found() { Ok(()) } else { Err(status) }
+                if status.is_not_found() {
+                    return Ok(());
+                }
+                // A pod that has changed meanwhile is no failure to tell of.
+                if !status.is_conflict() {
+                    self.recorder.warning(about, "FailedDelete", format!("Error deleting: {status}"));
+                }
+                Err(status)
             }
         }
     }
 
-    async fn create(&self, key: &str, job: &Job, indexes: &[Option<u32>]) -> Result<(), Status> {
+    async fn create(&self, key: &str, job: &Job, new: &[NewPod]) -> Result<(), Status> {
         let about = reference(job);
-        self.expectations.expect(key, indexes.len(), []);
-        let make = |n: usize| self.create_one(key, &about, pod(job, indexes[n], &self.rng));
-        let done = slow_start::slow_start(indexes.len(), make).await;
-        self.expectations.creations_skipped(key, indexes.len() - done.attempted);
+        self.expectations.expect(key, new.len(), []);
+        let make = |n: usize| self.create_one(key, &about, pod::pod(job, new[n]));
+        let done = slow_start::slow_start(new.len(), make).await;
+        self.expectations.creations_skipped(key, new.len() - done.attempted);
         done.failure.filter(|status| !meta::namespace_is_terminating(status)).map_or(Ok(()), Err)
     }
 
@@ -253,39 +292,4 @@ impl Controller {
 
 fn selector(job: &Job) -> Result<Selector, krate_api::labels::SelectorError> {
     Selector::of(job.spec.as_ref().and_then(|s| s.selector.as_ref()))
-}
-
-/// A pod of the Job, of an index if it is Indexed.
-fn pod(job: &Job, index: Option<u32>, rng: &Rng) -> Pod {
-    let owner = meta::controller_reference(job);
-    let namespace = meta::namespace(&job.metadata);
-    let template = job.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
-    let mut pod = pod_template::pod(&template, namespace, owner);
-    pod.metadata.finalizers.get_or_insert_default().push(FINALIZER.to_owned());
-    let Some(index) = index else { return pod };
-    let name = meta::name(&job.metadata);
-    pod.metadata.generate_name = None;
-    pod.metadata.name = Some(format!("{name}-{index}-{}", rng.suffix(5)));
-    pod.metadata.annotations.get_or_insert_default().insert(COMPLETION_INDEX.to_owned(), index.to_string());
-    pod.metadata.labels.get_or_insert_default().insert(COMPLETION_INDEX.to_owned(), index.to_string());
-    let spec = pod.spec.get_or_insert_default();
-    spec.hostname = Some(format!("{name}-{index}"));
-    let variable = || EnvVar {
-        name: "JOB_COMPLETION_INDEX".to_owned(),
-        value: None,
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                api_version: None,
-                field_path: format!("metadata.labels['{COMPLETION_INDEX}']"),
-            }),
-            ..EnvVarSource::default()
-        }),
-    };
-    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-        let env = container.env.get_or_insert_default();
-        if !env.iter().any(|e| e.name == "JOB_COMPLETION_INDEX") {
-            env.push(variable());
-        }
-    }
-    pod
 }

@@ -1,42 +1,24 @@
 //! What a Job needs next: its status, the pods to free, to end and to make. Pure.
 //!
-//! Each finished pod is counted once: its uid is first noted in `uncountedTerminatedPods`, then its
-//! finalizer is taken off, and when the cache shows it off the uid moves into the counter. A pod therefore
-//! cannot go before it is noted, nor be noted after it was counted.
+//! Each finished pod is counted once: its uid is first noted in `uncountedTerminatedPods` (a success of an
+//! Indexed Job in `completedIndexes`), then its finalizer is taken off, and when the cache shows it off the
+//! uid moves into the counter. A pod therefore cannot go before it is noted, nor be noted after it was
+//! counted. [`tally`](super::tally) reads the pods, [`manage`](super::manage) chooses which to make and to end.
 
-use super::indexes;
-use crate::pods::{COMPLETION_INDEX, PodView};
+use super::backoff::{self, Backoff};
+use super::manage;
+use super::policy::{self, Verdict};
+use super::tally::Tally;
+use crate::pods::PodView;
 use jiff::{SignedDuration, Timestamp};
 use krate_api::meta::Time;
 use krate_api::types::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
-/// Pods noted, made or deleted in one reconcile.
-const BURST: usize = 500;
-/// Pause after the first failure of a pod; doubles with each, up to [`BACKOFF_MAX`].
-const BACKOFF_FIRST: SignedDuration = SignedDuration::from_secs(10);
-const BACKOFF_MAX: SignedDuration = SignedDuration::from_secs(600);
-
-/// Failures since the last success, to space new attempts.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Backoff {
-    pub failures: u32,
-    pub last: Option<Timestamp>,
-}
-
-impl Backoff {
-    /// How long until the next pod may be made.
-    fn left(&self, now: Timestamp) -> Option<Duration> {
-        let last = self.last.filter(|_| self.failures > 0)?;
-        let times = 1i32.checked_shl((self.failures - 1).min(10)).unwrap_or(i32::MAX);
-        let pause = BACKOFF_FIRST.saturating_mul(times).min(BACKOFF_MAX);
-        let left = pause - now.duration_since(last);
-        (left > SignedDuration::ZERO).then(|| left.unsigned_abs())
-    }
-}
+/// Pods made or deleted in one reconcile, and uids that may wait in the status.
+pub const BURST: usize = 500;
 
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -44,13 +26,30 @@ pub struct Plan {
     /// Pods whose finalizer may go once the status is written.
     pub free: Vec<Arc<PodView>>,
     pub delete: Vec<Arc<PodView>>,
-    /// One pod each; the index of Indexed Jobs.
-    pub create: Vec<Option<u32>>,
+    /// The pods to delete count for nothing: their finalizer goes first.
+    pub uncounted: bool,
+    pub create: Vec<NewPod>,
     pub backoff: Backoff,
     /// When to look again although nothing changes.
     pub after: Option<Duration>,
-    /// Events to record: whether a warning, reason, message.
-    pub events: Vec<(bool, &'static str, String)>,
+    pub events: Vec<Told>,
+}
+
+/// An event to record.
+#[derive(Debug, PartialEq)]
+pub struct Told {
+    pub warning: bool,
+    pub reason: String,
+    pub message: String,
+}
+
+/// A pod to make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewPod {
+    /// The index of Indexed Jobs.
+    pub index: Option<u32>,
+    /// With a limit per index: failures of its index so far, counted and ignored ones.
+    pub failures: Option<(u32, u32)>,
 }
 
 #[must_use]
@@ -70,212 +69,174 @@ pub fn is_tracked(pod: &PodView) -> bool {
     pod.metadata.finalizers.iter().any(|f| f == FINALIZER)
 }
 
-/// The Job as the plan works on it.
-struct Work<'a> {
-    spec: &'a JobSpec,
-    deleting: bool,
-    pods: &'a [Arc<PodView>],
-    now: Timestamp,
-    plan: Plan,
+/// What a Job is planned from.
+pub struct Observed<'a> {
+    pub job: &'a Job,
+    /// All pods that it manages.
+    pub pods: &'a [Arc<PodView>],
+    /// What was remembered of failures.
+    pub backoff: Backoff,
+    /// The caches show everything that was asked for.
+    pub settled: bool,
+    pub now: Timestamp,
 }
 
-/// Plans. `pods` are all pods that the Job manages; `backoff` what was remembered of failures.
+/// How it is about to end.
+pub struct Ending {
+    pub failed: bool,
+    reason: String,
+    message: String,
+    /// Decided just now, and not written yet.
+    fresh: bool,
+}
+
+/// The Job as the plan works on it.
+pub struct Work<'a> {
+    pub spec: &'a JobSpec,
+    pub deleting: bool,
+    pub settled: bool,
+    pub now: Timestamp,
+    pub tally: Tally<'a>,
+    pub plan: Plan,
+}
+
 #[must_use]
-pub fn plan(job: &Job, pods: &[Arc<PodView>], backoff: Backoff, now: Timestamp) -> Plan {
+pub fn plan(observed: Observed) -> Plan {
     static NONE: std::sync::LazyLock<JobSpec> = std::sync::LazyLock::new(JobSpec::default);
-    let mut work = Work {
-        spec: job.spec.as_ref().unwrap_or(&NONE),
-        deleting: job.metadata.deletion_timestamp.is_some(),
-        pods,
-        now,
-        plan: Plan { status: job.status.clone().unwrap_or_default(), backoff, ..Plan::default() },
-    };
+    let Observed { job, pods, backoff, settled, now } = observed;
+    let mut status = job.status.clone().unwrap_or_default();
     if is_finished(job) {
-        work.plan.free = pods.iter().filter(|p| is_tracked(p)).cloned().collect();
-        return work.plan;
+        let free = pods.iter().filter(|p| is_tracked(p)).cloned().collect();
+        return Plan { status, free, ..Plan::default() };
     }
-    work.settle();
-    work.note_finished();
-    work.count_living();
-    work.suspend_or_start();
-    work.judge();
-    if work.is_ending() {
-        work.end();
-    } else if !work.deleting && !work.is_suspended() {
-        work.manage();
-    } else if work.is_suspended() {
-        work.plan.delete = work.active().cloned().collect();
+    status.uncounted_terminated_pods.get_or_insert_default();
+    let spec = job.spec.as_ref().unwrap_or(&NONE);
+    let tally = Tally::of(spec, &status, pods);
+    let mut work = Work {
+        spec,
+        deleting: job.metadata.deletion_timestamp.is_some(),
+        settled,
+        now,
+        tally,
+        plan: Plan { status, backoff, ..Plan::default() },
+    };
+    work.remember();
+    work.start_or_resume();
+    let mut ending = work.ending();
+    if ending.is_some() {
+        work.plan.delete = work.tally.active.iter().map(|p| (*p).clone()).collect();
+    } else if settled && !work.deleting {
+        manage::manage(&mut work);
+        ending = work.completion();
+        if ending.is_none() {
+            work.suspend();
+        }
+    }
+    work.count(ending.as_ref());
+    if let Some(ending) = ending {
+        work.end(&ending);
     }
     work.plan
 }
 
 impl Work<'_> {
-    fn is_indexed(&self) -> bool {
-        self.spec.completion_mode.as_deref() == Some("Indexed")
-    }
-
-    fn is_suspended(&self) -> bool {
+    pub fn is_suspended(&self) -> bool {
         self.spec.suspend == Some(true)
     }
 
-    fn completions(&self) -> Option<i32> {
-        self.spec.completions
+    pub fn again(&mut self, after: Duration) {
+        self.plan.after = Some(self.plan.after.map_or(after, |a| a.min(after)));
     }
 
-    /// Pods that are replaced only when they have really failed, not already when they are on their way.
-    fn replaces_failed_only(&self) -> bool {
-        self.spec.pod_replacement_policy.as_deref() == Some("Failed")
-            || self.spec.pod_failure_policy.is_some()
-    }
-
-    fn active(&self) -> impl Iterator<Item = &Arc<PodView>> {
-        self.pods.iter().filter(|p| p.is_active())
-    }
-
-    fn index(&self, pod: &PodView) -> Option<u32> {
-        let index = pod.metadata.annotations.get(COMPLETION_INDEX)?.parse().ok()?;
-        (index < u32::try_from(self.completions().unwrap_or(0)).unwrap_or(0)).then_some(index)
-    }
-
-    fn has_failed(&self, pod: &PodView) -> bool {
-        pod.status.phase == "Failed"
-            || (!self.replaces_failed_only() && pod.is_deleting() && pod.status.phase != "Succeeded")
-    }
-
-    /// Uids whose pods are free, or gone, move into the counters.
-    fn settle(&mut self) {
-        let tracked: BTreeSet<&str> = self.pods.iter().filter(|p| is_tracked(p)).map(|p| p.uid()).collect();
-        let status = &mut self.plan.status;
-        let Some(uncounted) = &mut status.uncounted_terminated_pods else { return };
-        let count = |uids: &mut Option<Vec<String>>, counter: &mut Option<i32>| {
-            let list = uids.get_or_insert_default();
-            let before = list.len();
-            list.retain(|uid| tracked.contains(uid.as_str()));
-            let settled = i32::try_from(before - list.len()).unwrap_or(i32::MAX);
-            if settled > 0 {
-                *counter = Some(counter.unwrap_or(0) + settled);
-            }
-            if list.is_empty() {
-                *uids = None;
-            }
-        };
-        count(&mut uncounted.succeeded, &mut status.succeeded);
-        count(&mut uncounted.failed, &mut status.failed);
-    }
-
-    /// Notes the pods that have ended since.
-    fn note_finished(&mut self) {
-        let mut uncounted = self.plan.status.uncounted_terminated_pods.take().unwrap_or_default();
-        let limit = u32::try_from(self.completions().unwrap_or(0)).unwrap_or(0);
-        let text = self.plan.status.completed_indexes.clone().unwrap_or_default();
-        let mut completed = indexes::parse(&text, limit);
-        for pod in self.pods.iter().filter(|p| is_tracked(p)).take(BURST) {
-            let (succeeded, failed) = (pod.status.phase == "Succeeded", self.has_failed(pod));
-            if !succeeded && !failed {
+    /// Takes newly ended pods into the memory that spaces new attempts.
+    fn remember(&mut self) {
+        let tracked: Vec<&Arc<PodView>> = self.tally.pods.iter().filter(|p| is_tracked(p)).collect();
+        let seen = std::mem::take(&mut self.plan.backoff.seen);
+        let (mut succeeded, mut failed) = (vec![], vec![]);
+        for pod in tracked {
+            let (good, bad) = (pod.status.phase == "Succeeded", self.tally.has_failed(pod));
+            if !good && !bad {
                 continue;
             }
-            let index = self.index(pod);
-            let list = if succeeded { &mut uncounted.succeeded } else { &mut uncounted.failed };
-            let list = list.get_or_insert_default();
-            if succeeded && self.is_indexed() {
-                // The set of indexes counts by itself.
-                completed.extend(index);
-            } else if !list.iter().any(|uid| uid == pod.uid()) {
-                list.push(pod.uid().to_owned());
-                remember(&mut self.plan.backoff, pod, succeeded, self.now);
-            }
-            self.plan.free.push(pod.clone());
-        }
-        for list in [&mut uncounted.succeeded, &mut uncounted.failed] {
-            if list.as_ref().is_some_and(Vec::is_empty) {
-                *list = None;
+            self.plan.backoff.seen.insert(pod.uid().to_owned());
+            if !seen.contains(pod.uid()) && !self.tally.is_noted(pod) {
+                let list = if good { &mut succeeded } else { &mut failed };
+                list.push(backoff::ended(pod, self.now));
             }
         }
-        if self.is_indexed() {
-            let text = indexes::format(&completed);
-            self.plan.status.completed_indexes = Some(text).filter(|t| !t.is_empty());
-            let count = i32::try_from(completed.len()).unwrap_or(i32::MAX);
-            self.plan.status.succeeded = Some(count).filter(|c| *c > 0);
-        }
-        self.plan.status.uncounted_terminated_pods = Some(uncounted);
+        self.plan.backoff.remember(&succeeded, &failed);
     }
 
-    fn count_living(&mut self) {
-        let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-        let active = count(self.active().count());
-        let ready = count(self.active().filter(|p| p.is_ready()).count());
-        let terminating = count(self.terminating());
-        let status = &mut self.plan.status;
-        status.active = Some(active).filter(|n| *n > 0);
-        status.ready = Some(ready);
-        status.terminating = Some(terminating);
-    }
-
-    fn terminating(&self) -> usize {
-        self.pods.iter().filter(|p| p.is_deleting() && !p.is_finished()).count()
-    }
-
-    fn succeeded(&self) -> i32 {
-        let status = &self.plan.status;
-        status.succeeded.unwrap_or(0) + if self.is_indexed() { 0 } else { noted(status, |u| &u.succeeded) }
-    }
-
-    fn failed(&self) -> i32 {
-        let status = &self.plan.status;
-        status.failed.unwrap_or(0) + noted(status, |u| &u.failed)
-    }
-
-    fn suspend_or_start(&mut self) {
-        let was = condition(&self.plan.status, "Suspended").is_some();
-        if self.is_suspended() && !was {
-            self.say("Suspended", "True", "JobSuspended", "Job suspended".to_owned());
-            self.plan.status.start_time = None;
-            self.plan.events.push((false, "Suspended", "Job suspended".to_owned()));
-        } else if !self.is_suspended() {
-            if was {
-                self.say("Suspended", "False", "JobResumed", "Job resumed".to_owned());
-                self.plan.events.push((false, "Resumed", "Job resumed".to_owned()));
-            }
-            if self.plan.status.start_time.is_none() {
-                self.plan.status.start_time = Some(Time(self.now));
-            }
-        }
-    }
-
-    fn is_ending(&self) -> bool {
-        let status = &self.plan.status;
-        condition(status, "FailureTarget").is_some() || condition(status, "SuccessCriteriaMet").is_some()
-    }
-
-    /// Whether it has failed or succeeded.
-    fn judge(&mut self) {
-        if self.is_ending() {
+    /// The time that it has been active begins anew when it is resumed.
+    fn start_or_resume(&mut self) {
+        if self.is_suspended() {
             return;
         }
-        if let Some((reason, message)) = self.failure() {
-            self.say("FailureTarget", "True", reason, message.to_owned());
-            return;
+        if condition(&self.plan.status, "Suspended").is_some() {
+            self.say("Suspended", "False", "JobResumed", "Job resumed");
+            self.tell(false, "Resumed", "Job resumed");
+            self.plan.status.start_time = Some(Time(self.now));
         }
-        let (succeeded, active) = (self.succeeded(), self.active().count());
-        let complete = match self.completions() {
-            // Whoever finishes first tells that there is nothing more to do; the others finish theirs.
-            None => succeeded > 0 && active == 0 && self.terminating() == 0,
-            Some(wanted) => succeeded >= wanted,
+        self.plan.status.start_time.get_or_insert(Time(self.now));
+    }
+
+    fn suspend(&mut self) {
+        if self.is_suspended() && condition(&self.plan.status, "Suspended").is_none() {
+            self.say("Suspended", "True", "JobSuspended", "Job suspended");
+            self.tell(false, "Suspended", "Job suspended");
+        }
+    }
+
+    /// Whether and why it ends, in the order in which the reasons count.
+    fn ending(&mut self) -> Option<Ending> {
+        let known = |failed: bool, c: &JobCondition| Ending {
+            failed,
+            reason: c.reason.clone().unwrap_or_default(),
+            message: c.message.clone().unwrap_or_default(),
+            fresh: false,
         };
-        if complete && !self.is_suspended() {
-            let message = "Reached expected number of succeeded pods".to_owned();
-            self.say("SuccessCriteriaMet", "True", "CompletionsReached", message);
+        let status = &self.plan.status;
+        if let Some(success) = condition(status, "SuccessCriteriaMet") {
+            return Some(known(false, success));
         }
+        if let Some(failure) = condition(status, "FailureTarget") {
+            return Some(known(true, failure));
+        }
+        let fresh = |failed, reason: &str, message: String| {
+            let reason = reason.to_owned();
+            Some(Ending { failed, reason, message, fresh: true })
+        };
+        if let Some(message) = self.failed_by_policy() {
+            return fresh(true, "PodFailurePolicy", message);
+        }
+        if let Some((reason, message)) = self.over_limit().or_else(|| self.failed_by_indexes()) {
+            return fresh(true, reason, message.to_owned());
+        }
+        let policy = self.spec.success_policy.as_ref().filter(|_| self.tally.indexed);
+        let message = policy::is_enough(policy, &self.tally.succeeded_indexes, self.tally.completions())?;
+        fresh(false, "SuccessPolicy", message)
     }
 
-    fn failure(&mut self) -> Option<(&'static str, &'static str)> {
+    fn failed_by_policy(&self) -> Option<String> {
+        self.spec.pod_failure_policy.as_ref()?;
+        self.tally.pods.iter().filter(|p| self.tally.has_failed(p)).find_map(|pod| {
+            match self.tally.verdict(pod) {
+                Verdict::FailJob(message) => Some(message),
+                _ => None,
+            }
+        })
+    }
+
+    fn over_limit(&mut self) -> Option<(&'static str, &'static str)> {
         let limit = self.spec.backoff_limit.unwrap_or(6);
         let restarts: i64 = match self.spec.template.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) {
-            Some("OnFailure") => self.active().map(|p| p.restarts()).sum(),
+            Some("OnFailure") => {
+                let alive = self.tally.pods.iter().filter(|p| !p.is_finished());
+                alive.map(|p| p.restarts()).sum()
+            }
             _ => 0,
         };
-        let limit_of_restarts = i64::from(limit.max(1));
-        if self.failed() > limit || restarts >= limit_of_restarts {
+        if self.tally.failed(&self.plan.status) > i64::from(limit) || restarts >= i64::from(limit.max(1)) {
             return Some(("BackoffLimitExceeded", "Job has reached the specified backoff limit"));
         }
         let deadline = self.spec.active_deadline_seconds?;
@@ -288,103 +249,88 @@ impl Work<'_> {
         None
     }
 
-    fn again(&mut self, after: Duration) {
-        self.plan.after = Some(self.plan.after.map_or(after, |a| a.min(after)));
+    fn failed_by_indexes(&self) -> Option<(&'static str, &'static str)> {
+        let failed = self.tally.failed_indexes.as_ref()?.count();
+        let most = self.spec.max_failed_indexes.map(|n| usize::try_from(n).unwrap_or(0));
+        if most.is_some_and(|most| failed > most) {
+            let message = "Job has exceeded the specified maximal number of failed indexes";
+            return Some(("MaxFailedIndexesExceeded", message));
+        }
+        let all = failed + self.tally.succeeded_indexes.count() >= self.tally.completions() as usize;
+        (failed > 0 && all).then_some(("FailedIndexes", "Job has failed indexes"))
     }
 
-    /// Ends what still runs, and says how it ended when nothing runs any more and all is counted.
-    fn end(&mut self) {
-        self.plan.delete = self.active().cloned().collect();
-        let uncounted = noted(&self.plan.status, |u| &u.succeeded) + noted(&self.plan.status, |u| &u.failed);
-        let tracked = self.pods.iter().any(|p| is_tracked(p));
-        if !self.plan.delete.is_empty() || self.terminating() > 0 || uncounted > 0 || tracked {
+    /// Whether it has reached what it is for and nothing runs any more.
+    fn completion(&self) -> Option<Ending> {
+        let succeeded = self.tally.succeeded(&self.plan.status);
+        let reached = match self.spec.completions {
+            None => succeeded > 0,
+            Some(wanted) => succeeded >= i64::from(wanted),
+        };
+        (reached && self.tally.active.is_empty() && self.plan.create.is_empty()).then(|| Ending {
+            failed: false,
+            reason: "CompletionsReached".to_owned(),
+            message: "Reached expected number of succeeded pods".to_owned(),
+            fresh: true,
+        })
+    }
+
+    /// Brings the counters up to date, and notes what has ended since.
+    fn count(&mut self, ending: Option<&Ending>) {
+        let deleting = self.deleting;
+        self.tally.settle(&mut self.plan.status);
+        let free = self.tally.note(&mut self.plan.status, ending.map(|e| e.failed), deleting);
+        self.plan.free = free;
+        let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let active = count(self.tally.active.len());
+        let ready = count(self.tally.active.iter().filter(|p| p.is_ready()).count());
+        let status = &mut self.plan.status;
+        status.active = Some(active).filter(|n| *n > 0);
+        status.ready = Some(ready);
+        status.terminating = Some(count(self.tally.terminating));
+    }
+
+    /// Says that it is to end, and how it ended when nothing runs any more and all is counted.
+    fn end(&mut self, ending: &Ending) {
+        let Ending { failed, reason, message, fresh } = ending;
+        if *fresh {
+            let interim = if *failed { "FailureTarget" } else { "SuccessCriteriaMet" };
+            return self.say(interim, "True", reason, message);
+        }
+        let uncounted = self.plan.status.uncounted_terminated_pods.as_ref();
+        let open = uncounted.is_some_and(|u| u.succeeded.is_some() || u.failed.is_some());
+        let tracked = self.tally.pods.iter().any(|p| is_tracked(p));
+        let running = !self.tally.active.is_empty() || self.tally.terminating > 0;
+        if open || tracked || running || !self.settled {
             return;
         }
-        let status = &self.plan.status;
-        let (kind, why) = match condition(status, "FailureTarget") {
-            Some(failure) => ("Failed", failure.clone()),
-            None => match condition(status, "SuccessCriteriaMet") {
-                Some(success) => ("Complete", success.clone()),
-                None => return,
-            },
-        };
-        let reason = why.reason.clone().unwrap_or_default();
-        let message = why.message.unwrap_or_default();
-        self.say(kind, "True", &reason, message.clone());
         self.plan.status.uncounted_terminated_pods = Some(UncountedTerminatedPods::default());
-        if kind == "Complete" {
-            self.plan.status.completion_time = Some(Time(self.now));
-            self.plan.events.push((false, "Completed", "Job completed".to_owned()));
-        } else {
-            let reason =
-                if reason == "DeadlineExceeded" { "DeadlineExceeded" } else { "BackoffLimitExceeded" };
-            self.plan.events.push((true, reason, message));
+        if *failed {
+            self.say("Failed", "True", reason, message);
+            return self.tell(true, reason, message);
         }
+        self.say("Complete", "True", reason, message);
+        self.plan.status.completion_time = Some(Time(self.now));
+        if self.spec.completions.is_some_and(|n| self.plan.status.succeeded.unwrap_or(0) > n) {
+            let message = "Too many succeeded pods running after completion count reached";
+            self.tell(true, "TooManySucceededPods", message);
+        }
+        self.tell(false, "Completed", "Job completed");
     }
 
-    /// Makes pods that are missing, ends those that are too many.
-    fn manage(&mut self) {
-        let parallelism = self.spec.parallelism.unwrap_or(1).max(0);
-        let active: Vec<Arc<PodView>> = self.active().cloned().collect();
-        let count = i32::try_from(active.len()).unwrap_or(i32::MAX);
-        let wanted = match self.completions() {
-            None if self.succeeded() > 0 => count.min(parallelism),
-            None => parallelism,
-            Some(completions) => (completions - self.succeeded()).clamp(0, parallelism),
-        };
-        let wanted = usize::try_from(wanted).unwrap_or(0);
-        let (used, doubles) = self.indexes_in_use(&active);
-        let excess = (active.len() - doubles.len()).saturating_sub(wanted);
-        self.plan.delete = doubles;
-        let spare = active.iter().filter(|p| !self.plan.delete.iter().any(|d| d.uid() == p.uid()));
-        // Pods that have done least go first.
-        let mut spare: Vec<_> = spare.cloned().collect();
-        spare.sort_by_key(|p| {
-            (p.is_ready(), p.status.phase == "Running", std::cmp::Reverse(p.metadata.created()))
-        });
-        self.plan.delete.extend(spare.into_iter().take(excess));
-        let mut living = active.len() - self.plan.delete.len();
-        if self.replaces_failed_only() {
-            living += self.terminating();
-        }
-        let missing = wanted.saturating_sub(living).min(BURST);
-        if missing == 0 || !self.plan.delete.is_empty() {
-            return;
-        }
-        if let Some(left) = self.plan.backoff.left(self.now) {
-            return self.again(left);
-        }
-        self.plan.create = if self.is_indexed() {
-            let text = self.plan.status.completed_indexes.clone().unwrap_or_default();
-            let all = u32::try_from(self.completions().unwrap_or(0)).unwrap_or(0);
-            let done = indexes::parse(&text, all);
-            (0..all).filter(|n| !done.contains(n) && !used.contains(n)).take(missing).map(Some).collect()
-        } else {
-            vec![None; missing]
-        };
-    }
-
-    /// The indexes that living pods have, and the pods that are second of their index or have none.
-    fn indexes_in_use(&self, active: &[Arc<PodView>]) -> (BTreeSet<u32>, Vec<Arc<PodView>>) {
-        let (mut used, mut doubles) = (BTreeSet::new(), vec![]);
-        if self.is_indexed() {
-            for pod in active {
-                if !self.index(pod).is_some_and(|index| used.insert(index)) {
-                    doubles.push(pod.clone());
-                }
-            }
-        }
-        (used, doubles)
+    fn tell(&mut self, warning: bool, reason: &str, message: &str) {
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        self.plan.events.push(Told { warning, reason, message });
     }
 
     /// Sets a condition.
-    fn say(&mut self, kind: &str, value: &str, reason: &str, message: String) {
+    fn say(&mut self, kind: &str, value: &str, reason: &str, message: &str) {
         let conditions = self.plan.status.conditions.get_or_insert_default();
         let new = JobCondition {
             type_: kind.to_owned(),
             status: value.to_owned(),
             reason: Some(reason.to_owned()),
-            message: Some(message),
+            message: Some(message.to_owned()),
             last_probe_time: Some(Time(self.now)),
             last_transition_time: Some(Time(self.now)),
         };
@@ -394,22 +340,4 @@ impl Work<'_> {
             None => conditions.push(new),
         }
     }
-}
-
-fn noted(status: &JobStatus, list: impl Fn(&UncountedTerminatedPods) -> &Option<Vec<String>>) -> i32 {
-    let uncounted = status.uncounted_terminated_pods.as_ref();
-    let count = uncounted.and_then(|u| list(u).as_ref().map(Vec::len)).unwrap_or(0);
-    i32::try_from(count).unwrap_or(i32::MAX)
-}
-
-/// Remembers how a pod ended, for the pause before the next.
-fn remember(backoff: &mut Backoff, pod: &PodView, succeeded: bool, now: Timestamp) {
-    if succeeded {
-        *backoff = Backoff::default();
-        return;
-    }
-    let ended = pod.status.container_statuses.iter().filter_map(|c| c.state.terminated.as_ref());
-    let at = ended.filter_map(|t| t.finished_at.as_ref().map(|t| t.0)).max().unwrap_or(now);
-    backoff.failures = backoff.failures.saturating_add(1);
-    backoff.last = backoff.last.max(Some(at));
 }

@@ -138,10 +138,12 @@ async fn a_suspended_job_has_no_pods_until_it_is_resumed() {
     w.settle().await;
     assert!(running(&w).is_empty());
     assert_eq!(conditions(&w, "pi"), ["Suspended=True JobSuspended"]);
-    assert_eq!(status(&w, "pi").start_time, None);
+    let before = status(&w, "pi").start_time;
+    assert_eq!(status(&w, "pi").failed, None, "pods that are taken away have not failed");
     w.api::<Job>().modify("default", "pi", suspend(false)).await.unwrap();
     w.pass(30).await;
     assert_eq!(conditions(&w, "pi"), ["Suspended=False JobResumed"]);
+    assert!(status(&w, "pi").start_time > before, "its time begins anew");
     assert_eq!(running(&w).len(), 1);
 }
 
