@@ -9,6 +9,7 @@
 
 pub mod authn;
 pub mod authz;
+pub mod encryption;
 pub mod pki;
 pub mod user;
 

@@ -34,6 +34,8 @@ pub enum Command {
     Logs(Logs),
     /// Import, build, list, pull and remove the cluster's images
     Image(ImageArgs),
+    /// Give a cluster's store a new encryption key
+    RotateKeys(RotateKeys),
     /// Measure a Kubernetes server, this one or another
     Bench(Bench),
     /// Print the version
@@ -171,6 +173,10 @@ pub struct Server {
     pub cluster_cidr: String,
     #[arg(long, default_value = "10.96.0.0/16")]
     pub service_cidr: String,
+    /// An EncryptionConfiguration: how values of the store are encrypted. Changes are taken at once
+    /// [default: DATA_DIR/encryption.yaml, made with a key for Secrets]
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
     /// Run the control plane only, without a node
     #[arg(long)]
     pub disable_agent: bool,
@@ -242,6 +248,15 @@ pub struct Logs {
     /// How many lines of each from the end
     #[arg(long, default_value_t = 100)]
     pub tail: usize,
+}
+
+#[derive(ClapArgs, Debug)]
+pub struct RotateKeys {
+    #[command(flatten)]
+    pub cluster: Named,
+    /// The file with the keys [default: encryption.yaml in the folder of the cluster's server]
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 #[derive(ClapArgs, Debug)]

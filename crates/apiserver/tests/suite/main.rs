@@ -2,6 +2,7 @@
 
 mod admission;
 mod common;
+mod encryption;
 mod reading;
 mod streams;
 mod subresources;

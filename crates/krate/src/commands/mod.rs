@@ -6,6 +6,7 @@ mod down;
 mod image;
 mod kubeconfig;
 mod logs;
+mod rotate_keys;
 mod server;
 mod status;
 mod up;
@@ -26,6 +27,7 @@ pub fn run(args: Args) -> Outcome<()> {
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Logs(args) => logs::run(&args),
         Command::Image(args) => runtime()?.block_on(image::run(args)),
+        Command::RotateKeys(args) => rotate_keys::run(&args),
         Command::Bench(args) => runtime()?.block_on(bench::run(args)),
         Command::Version => version::run(),
         Command::Fabric(args) => cluster::fabric::run(&args),

@@ -47,6 +47,7 @@ async fn serve(args: Server, listeners: Vec<TcpListener>) -> Outcome<()> {
     let inside = listeners[listeners.len() - 1].local_addr().explain("internal error", "")?;
     let settings = control::Settings {
         data_dir: args.data_dir.clone(),
+        encryption: args.encryption_provider_config.clone(),
         advertise,
         port: inside.port(),
         tls_san: args.tls_san.clone(),

@@ -1,6 +1,6 @@
 //! A control plane: store, API server, controllers, scheduler, each with the identity and the rights of its own.
 
-use super::{addons, identity};
+use super::{addons, encryption, identity};
 use crate::ui::{Explain, Failure, Outcome};
 use krate_api::Catalogue;
 use krate_apiserver::{ApiServer, Authority, Config, ServiceRanges, UserInfo};
@@ -19,6 +19,8 @@ pub const DNS_ADDRESS: u32 = 10;
 /// What a control plane is made with.
 pub struct Settings {
     pub data_dir: PathBuf,
+    /// How values of the store are encrypted, instead of the server's own file.
+    pub encryption: Option<PathBuf>,
     /// Listeners of the API, opened in whatever namespace they belong to.
     pub listeners: Vec<std::net::TcpListener>,
     /// Where nodes and pods reach the API.
@@ -44,9 +46,12 @@ pub async fn start(settings: Settings, supervisor: &Supervisor) -> Outcome<Contr
     let (clock, rng) = (Clock::system(), Rng::from_entropy());
     let next = "See the message above; the data folder may be damaged or of another version.";
     let folder = settings.data_dir.join("store");
-    let options = embedded::Options::folder(folder, clock.clone());
+    let keys = encryption::load(&settings.data_dir, settings.encryption.as_deref())?;
+    let seal: Option<Arc<dyn krate_store::Seal>> = Some(keys.encryption.clone());
+    let options = embedded::Options { seal, ..embedded::Options::folder(folder, clock.clone()) };
     let store =
         Arc::new(embedded::Embedded::open(options).await.explain("the store cannot be opened", next)?);
+    encryption::follow(keys, &store, supervisor);
     let authority = Authority::load_or_create(&settings.data_dir.join(identity::PKI), &clock)
         .explain("the cluster's authority cannot be read", next)?;
     let mut config = Config::new(store.clone(), clock.clone(), rng.clone(), authority);

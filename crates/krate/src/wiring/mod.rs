@@ -2,6 +2,7 @@
 
 pub mod addons;
 pub mod control;
+pub mod encryption;
 pub mod identity;
 pub mod images;
 pub mod node;

@@ -4,8 +4,8 @@ use super::agenda::Agenda;
 use super::medium::{Change, Medium};
 use super::plan::{Garbage, Spaces};
 use super::record::{
-    FORMAT, META, META_COMPACTED, META_FORMAT, META_SPACE, Record, SpaceId, corrupt, key as disk_key,
-    meta_key, split_key,
+    FORMAT, META, META_COMPACTED, META_FORMAT, META_SPACE, OLDEST_FORMAT, Record, SpaceId, Vault, corrupt,
+    key as disk_key, meta_key, split_key,
 };
 use super::state::State;
 use crate::{Entry, Key, Revision};
@@ -20,18 +20,20 @@ pub(crate) struct Loaded {
     pub state: State,
     pub spaces: Spaces,
     pub garbage: Vec<Garbage>,
+    /// How many records would be sealed otherwise now.
+    pub stale: usize,
     names: HashMap<SpaceId, Arc<str>>,
     times: Vec<(i64, Revision)>,
     deadlines: Vec<(i64, Key, Revision)>,
 }
 
 /// Reads the whole log; a new medium is given its format.
-pub(crate) fn load(medium: &dyn Medium, agenda: &mut Agenda) -> io::Result<Loaded> {
+pub(crate) fn load(medium: &dyn Medium, vault: &Vault, agenda: &mut Agenda) -> io::Result<Loaded> {
     let mut loaded = Loaded::default();
     loaded.facts(medium)?;
     medium.scan(&disk_key(META + 1, 0, ""), &[0xff; 5], &mut |key, value| {
         let (space, revision, path) = split_key(key)?;
-        loaded.record(space, revision, path, Record::decode(value)?)?;
+        loaded.record((space, revision, path), value, vault)?;
         Ok(ControlFlow::Continue(()))
     })?;
     loaded.finish(agenda);
@@ -57,10 +59,15 @@ impl Loaded {
         self.state.revision = self.state.compacted;
         match format {
             Some(FORMAT) => Ok(()),
-            None => medium.write(vec![Change::Put(meta_key(META_FORMAT), vec![FORMAT])], true),
+            Some(OLDEST_FORMAT) | None => {
+                medium.write(vec![Change::Put(meta_key(META_FORMAT), vec![FORMAT])], true)
+            }
             Some(other) => Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                format!("the store's files have format {other}; this version of Krate reads format {FORMAT}"),
+                format!(
+                    "the store's files have format {other}; this version of Krate reads the formats \
+                     {OLDEST_FORMAT} to {FORMAT}"
+                ),
             )),
         }
     }
@@ -72,10 +79,18 @@ impl Loaded {
     }
 
     /// Takes the next record; within a space they come in the order of revisions.
-    fn record(&mut self, id: SpaceId, revision: Revision, path: &str, record: Record) -> io::Result<()> {
+    fn record(
+        &mut self,
+        (id, revision, path): (SpaceId, Revision, &str),
+        bytes: &[u8],
+        vault: &Vault,
+    ) -> io::Result<()> {
         let name = self.names.get(&id).ok_or_else(|| corrupt("a record belongs to no space"))?;
         let live = &mut self.state.spaces.entry(name.clone()).or_default().live;
         let path = live.get_key_value(path).map_or_else(|| path.into(), |(path, _)| path.clone());
+        let key = Key { space: name.clone(), path: path.clone() };
+        self.stale += usize::from(vault.is_stale(bytes, &key));
+        let record = Record::decode(bytes, &key, vault)?;
         self.times.push((record.time, revision));
         let (deleted, expires) = (record.deleted, record.expires);
         let entry = record.into_entry(name, path.clone(), revision);

@@ -28,6 +28,11 @@ pub(crate) trait Medium: Send + Sync {
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>>;
 
+    /// Lets go of what was overwritten, as far as the medium can.
+    fn tidy(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Visits the pairs with `from <= key < to` in order, until the visitor breaks.
     fn scan(
         &self,
@@ -86,6 +91,11 @@ impl Medium for Fjall {
         batch.commit().map_err(plain)
     }
 
+    fn tidy(&self) -> io::Result<()> {
+        self.log.rotate_memtable_and_wait().map_err(plain)?;
+        self.log.major_compact().map_err(plain)
+    }
+
     fn get(&self, key: &[u8]) -> io::Result<Option<Vec<u8>>> {
         Ok(self.log.get(key).map_err(plain)?.map(|value| value.to_vec()))
     }
@@ -137,6 +147,12 @@ pub(crate) mod simulated {
             let mut content = self.0.lock();
             content.unsynced.clear();
             content.failing = false;
+        }
+
+        /// Whether any value holds the text.
+        pub(crate) fn holds(&self, text: &str) -> bool {
+            let holds = |value: &Vec<u8>| value.windows(text.len()).any(|part| part == text.as_bytes());
+            self.0.lock().view().values().any(holds)
         }
 
         pub(crate) fn syncs(&self) -> usize {

@@ -15,6 +15,7 @@ mod medium;
 mod past;
 mod plan;
 mod record;
+mod rewrite;
 mod state;
 mod watch;
 mod writer;
@@ -24,13 +25,14 @@ mod model;
 #[cfg(test)]
 mod tests;
 
-use crate::{Committed, Entry, Error, Key, ListQuery, Page, Revision, Store, Txn, Watch};
+use crate::{Committed, Entry, Error, Key, ListQuery, Page, Revision, Seal, Store, Txn, Watch};
 use agenda::Agenda;
 use async_trait::async_trait;
 use krate_base::{Clock, Shutdown};
-use medium::{Fjall, Medium};
+use medium::Medium;
 use parking_lot::{Mutex, RwLock};
 use past::Past;
+use record::Vault;
 use state::{Overlay, RingBounds, State};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -51,6 +53,8 @@ pub struct Options {
     /// The folder, made if absent; `None` keeps everything in memory.
     pub folder: Option<PathBuf>,
     pub clock: Clock,
+    /// What changes values on their way to the disk.
+    pub seal: Option<Arc<dyn Seal>>,
     /// For how long old versions can be read.
     pub retention: Duration,
     /// How many bytes of old versions are kept on the disk at most.
@@ -68,6 +72,7 @@ impl Options {
         Self {
             folder: None,
             clock,
+            seal: None,
             retention: Duration::from_secs(3_600),
             history_bytes: 128 << 20,
             ring_bytes: 16 << 20,
@@ -99,9 +104,12 @@ pub(crate) struct Core {
     /// Woken when something falls due earlier than was known.
     keeper: Notify,
     medium: RwLock<Option<Arc<dyn Medium>>>,
+    vault: Vault,
     writer: Mutex<Writer>,
     queue: Mutex<Queue>,
     room: Arc<Semaphore>,
+    /// Those who wait until every record is under the present seal.
+    resealers: Mutex<Vec<oneshot::Sender<Result<usize, Error>>>>,
     /// Woken when the queue has run empty.
     idle: Notify,
 }
@@ -118,44 +126,41 @@ struct Queue {
 enum Job {
     Commit(Txn, oneshot::Sender<Result<Committed, Error>>, OwnedSemaphorePermit),
     Compact(Revision, oneshot::Sender<Result<(), Error>>),
+    Reseal(oneshot::Sender<Result<usize, Error>>),
 }
 
 impl Embedded {
     /// Opens the store: at once in memory, and by reading the log of a folder. Call it inside a runtime.
     pub async fn open(options: Options) -> Result<Self, Error> {
-        let medium: Option<Arc<dyn Medium>> = match options.folder.clone() {
-            None => None,
-            Some(folder) => Some(Arc::new(
-                off_runtime(move || {
-                    std::fs::create_dir_all(&folder)?;
-                    Ok(Fjall::open(&folder)?)
-                })
-                .await?,
-            )),
-        };
-        Self::on(medium, options).await
+        let Some(folder) = options.folder.clone() else { return Self::on(None, options).await };
+        let (vault, retention) = (Vault(options.seal.clone()), options.retention);
+        let (medium, loaded, agenda) =
+            off_runtime(move || Ok(rewrite::open(&folder, &vault, || Agenda::new(retention))?)).await?;
+        Ok(Self::of(Some(medium), loaded, agenda, options))
     }
 
     async fn on(medium: Option<Arc<dyn Medium>>, options: Options) -> Result<Self, Error> {
         let mut agenda = Agenda::new(options.retention);
-        let loaded = match medium.clone() {
-            None => load::Loaded::default(),
-            Some(medium) => {
-                let (loaded, read) = off_runtime(move || {
-                    let loaded = load::load(&*medium, &mut agenda)?;
-                    Ok((loaded, agenda))
-                })
-                .await?;
-                agenda = read;
-                loaded
-            }
+        let vault = Vault(options.seal.clone());
+        let Some(disk) = medium.clone() else {
+            return Ok(Self::of(None, load::Loaded::default(), agenda, options));
         };
+        let (loaded, agenda) = off_runtime(move || {
+            let loaded = load::load(&*disk, &vault, &mut agenda)?;
+            Ok((loaded, agenda))
+        })
+        .await?;
+        Ok(Self::of(medium, loaded, agenda, options))
+    }
+
+    fn of(medium: Option<Arc<dyn Medium>>, loaded: load::Loaded, agenda: Agenda, options: Options) -> Self {
         tracing::debug!(revision = loaded.state.revision, folder = ?options.folder, "store opened");
         let writer = Writer {
             medium: medium.clone(),
             spaces: loaded.spaces,
             garbage_bytes: loaded.garbage.iter().map(|dead| dead.bytes).sum(),
             garbage: loaded.garbage.into(),
+            resealing: None,
             failed: None,
         };
         let core = Arc::new(Core {
@@ -166,14 +171,28 @@ impl Embedded {
             agenda: Mutex::new(agenda),
             keeper: Notify::new(),
             medium: RwLock::new(medium),
+            vault: Vault(options.seal),
             writer: Mutex::new(writer),
             queue: Mutex::default(),
             room: Arc::new(Semaphore::new(QUEUE)),
+            resealers: Mutex::default(),
             idle: Notify::new(),
         });
         let shutdown = Shutdown::new();
         let keeper = tokio::spawn(keeper::run(core.clone(), shutdown.clone()));
-        Ok(Self { core, shutdown, keeper: Mutex::new(Some(keeper)) })
+        Self { core, shutdown, keeper: Mutex::new(Some(keeper)) }
+    }
+
+    /// Rewrites under the present seal whatever the disk keeps under another or none, history included, and
+    /// returns when none is left: how many records were rewritten. Revisions and readers notice nothing, and
+    /// commits go on meanwhile.
+    pub async fn reseal(&self) -> Result<usize, Error> {
+        if self.core.medium.read().is_none() {
+            return Ok(0);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.core.submit(Job::Reseal(answer))?;
+        answered.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Refuses new work, finishes what was taken, and lets go of the folder. Watchers end with
@@ -279,7 +298,8 @@ impl Core {
             };
             let idle = jobs.is_empty();
             self.carry_out(&mut writer, jobs);
-            if !writer.sweep(self) && idle {
+            let resealing = self.reseal(&mut writer);
+            if !writer.sweep(self) && !resealing && idle {
                 let mut queue = self.queue.lock();
                 if queue.jobs.is_empty() {
                     queue.busy = false;
@@ -300,6 +320,11 @@ impl Core {
                     waiting.push((answer, permit));
                 }
                 Job::Compact(upto, answer) => compactions.push((upto, answer)),
+                Job::Reseal(answer) => {
+                    // whoever waits already is answered when this, later, round is done
+                    writer.resealing = Some((writer::first_record(), 0));
+                    self.resealers.lock().push(answer);
+                }
             }
         }
         if !txns.is_empty() {
@@ -311,6 +336,20 @@ impl Core {
         for (upto, answer) in compactions {
             let _ = answer.send(writer.compact(self, upto));
         }
+    }
+
+    /// Does some of the rewriting under the present seal. True while there is more.
+    fn reseal(&self, writer: &mut Writer) -> bool {
+        let Some(outcome) = writer.reseal(self) else { return writer.resealing.is_some() };
+        let text = outcome.as_ref().err().map(ToString::to_string);
+        for answer in self.resealers.lock().drain(..) {
+            let told = match &text {
+                Some(text) => Err(std::io::Error::other(text.clone()).into()),
+                None => Ok(*outcome.as_ref().unwrap_or(&0)),
+            };
+            let _ = answer.send(told);
+        }
+        false
     }
 
     async fn drained(&self) {
@@ -349,7 +388,7 @@ impl Core {
                     None if self.is_closed() => return Err(Error::Closed),
                     None => return Err(Error::Compacted { asked: at, oldest: start }),
                 };
-                (Past { medium, id: present.id, space: name.clone() }, start)
+                (Past { medium, vault: self.vault.clone(), id: present.id, space: name.clone() }, start)
             };
             let (after, only) = (covered, only.map(str::to_owned));
             for (path, entry) in off_runtime(move || past.overlay(after, start, only.as_deref())).await? {

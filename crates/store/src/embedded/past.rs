@@ -1,9 +1,9 @@
 //! History that is no longer in memory, read back from the disk. Blocking: call it off the runtime.
 
 use super::medium::Medium;
-use super::record::{Record, SpaceId, key as disk_key, split_key};
+use super::record::{Record, SpaceId, Vault, key as disk_key, split_key};
 use super::state::Overlay;
-use crate::{Entry, Error, Event, Revision};
+use crate::{Entry, Error, Event, Key, Revision};
 use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 #[derive(Clone)]
 pub(crate) struct Past {
     pub medium: Arc<dyn Medium>,
+    pub vault: Vault,
     pub id: SpaceId,
     pub space: Arc<str>,
 }
@@ -86,7 +87,8 @@ impl Past {
         let (from, to) = (disk_key(self.id, after + 1, ""), disk_key(self.id, upto + 1, ""));
         self.medium.scan(&from, &to, &mut |key, value| {
             let (_, revision, path) = split_key(key)?;
-            Ok(visit(Record::decode(value)?, path, revision))
+            let key = Key { space: self.space.clone(), path: path.into() };
+            Ok(visit(Record::decode(value, &key, &self.vault)?, path, revision))
         })
     }
 
@@ -102,6 +104,7 @@ impl Past {
         }
         let bytes = self.medium.get(&disk_key(self.id, revision, path))?;
         let bytes = bytes.ok_or(Error::Compacted { asked, oldest: asked + 1 })?;
-        Ok(Some(Record::decode(&bytes)?.into_entry(&self.space, path.clone(), revision)))
+        let key = Key { space: self.space.clone(), path: path.clone() };
+        Ok(Some(Record::decode(&bytes, &key, &self.vault)?.into_entry(&self.space, path.clone(), revision)))
     }
 }

@@ -3,7 +3,7 @@
 //! Pure: reads the present state, returns records for the disk and events for the readers. Transactions
 //! of one group see each other's changes in order, exactly as if they had been committed one by one.
 
-use super::record::{META_SPACE, Record, SpaceId, key as disk_key, meta_key};
+use super::record::{META_SPACE, Record, SpaceId, Vault, key as disk_key, meta_key};
 use super::state::State;
 use crate::{Check, Committed, Entry, Error, Event, Key, Op, Revision, Txn, Value};
 use bytes::Bytes;
@@ -43,12 +43,25 @@ impl Spaces {
     }
 }
 
+/// How far a plan had come.
+struct Mark {
+    changes: usize,
+    events: usize,
+    garbage: usize,
+    deadlines: usize,
+}
+
+/// Whether a change gives a space its number.
+fn is_name(change: &Change) -> bool {
+    matches!(change, Change::Put(key, _) if key.starts_with(&meta_key(META_SPACE)))
+}
+
 /// A group being planned.
 pub(crate) struct Plan<'a> {
     state: &'a State,
     spaces: &'a mut Spaces,
-    /// Whether records for a disk are wanted.
-    durable: bool,
+    /// How records for a disk are sealed, if there is one.
+    vault: Option<&'a Vault>,
     now: i64,
     changed: HashMap<Key, Option<Arc<Entry>>>,
     pub revision: Revision,
@@ -59,11 +72,11 @@ pub(crate) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    pub(crate) fn new(state: &'a State, spaces: &'a mut Spaces, durable: bool, now: i64) -> Self {
+    pub(crate) fn new(state: &'a State, spaces: &'a mut Spaces, vault: Option<&'a Vault>, now: i64) -> Self {
         Self {
             state,
             spaces,
-            durable,
+            vault,
             now,
             changed: HashMap::new(),
             revision: state.revision,
@@ -81,11 +94,42 @@ impl<'a> Plan<'a> {
             return Ok(Committed { revision: self.revision, entries: vec![] });
         }
         self.revision += 1;
-        let first = self.events.len();
-        let entries = txn.ops.into_iter().map(|op| self.change(op)).collect();
+        let before = self.mark();
+        let first = before.events;
+        let mut entries = Vec::with_capacity(txn.ops.len());
+        for op in txn.ops {
+            match self.change(op) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    self.undo(&before);
+                    return Err(error.into());
+                }
+            }
+        }
         // within a revision, events are in order of path: live and when read back from the disk
         self.events[first..].sort_by(|a, b| a.0.entry.key.cmp(&b.0.entry.key));
         Ok(Committed { revision: self.revision, entries })
+    }
+
+    fn mark(&self) -> Mark {
+        Mark {
+            changes: self.changes.len(),
+            events: self.events.len(),
+            garbage: self.garbage.len(),
+            deadlines: self.deadlines.len(),
+        }
+    }
+
+    /// Takes back what a transaction began to change. The numbers of new spaces stay: they mean nothing.
+    fn undo(&mut self, to: &Mark) {
+        self.revision -= 1;
+        for (event, _) in self.events.drain(to.events..) {
+            self.changed.insert(event.entry.key.clone(), event.previous.clone());
+        }
+        let named = self.changes.drain(to.changes..).filter(is_name).collect::<Vec<_>>();
+        self.changes.extend(named);
+        self.garbage.truncate(to.garbage);
+        self.deadlines.truncate(to.deadlines);
     }
 
     fn admit(&self, txn: &Txn) -> Result<(), Error> {
@@ -126,7 +170,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn change(&mut self, op: Op) -> Arc<Entry> {
+    fn change(&mut self, op: Op) -> io::Result<Arc<Entry>> {
         let (deleted, key, value, ttl) = match op {
             Op::Put { key, value, ttl } => (false, key, Some(value), ttl),
             Op::Delete { key, last } => (true, key, last, None),
@@ -148,7 +192,8 @@ impl<'a> Plan<'a> {
             (None, None) => (Bytes::new(), None, None),
         };
         let entry = Arc::new(Entry::new(key.clone(), bytes, created, self.revision, stamp, note));
-        self.record(id, named, &entry, previous.as_ref(), deleted, ttl);
+        self.changes.extend(named.filter(|_| self.vault.is_some()));
+        self.record(id, &entry, previous.as_ref(), deleted, ttl)?;
         self.changed.insert(key, (!deleted).then(|| entry.clone()));
         let event = Event {
             revision: self.revision,
@@ -158,28 +203,24 @@ impl<'a> Plan<'a> {
             frame: OnceLock::new(),
         };
         self.events.push((Arc::new(event), id));
-        entry
+        Ok(entry)
     }
 
     fn record(
         &mut self,
         id: SpaceId,
-        named: Option<Change>,
         entry: &Arc<Entry>,
         previous: Option<&Arc<Entry>>,
         deleted: bool,
         ttl: Option<Duration>,
-    ) {
+    ) -> io::Result<()> {
         let expires = ttl.map_or(0, |ttl| {
             self.now.saturating_add(i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX)).max(1)
         });
         if expires != 0 {
             self.deadlines.push((expires, entry.key.clone(), self.revision));
         }
-        if !self.durable {
-            return;
-        }
-        self.changes.extend(named);
+        let Some(vault) = self.vault else { return Ok(()) };
         let record = Record {
             deleted,
             created: entry.created,
@@ -190,7 +231,7 @@ impl<'a> Plan<'a> {
             value: entry.value.clone(),
         };
         let path = &entry.key.path;
-        self.changes.push(Change::Put(disk_key(id, self.revision, path), record.encode()));
+        self.changes.push(Change::Put(disk_key(id, self.revision, path), record.encode(&entry.key, vault)?));
         // the put before its deletion: a compaction cut short must never leave the put alone
         let dead = previous.into_iter().chain(deleted.then_some(entry));
         self.garbage.extend(dead.map(|dead| Garbage {
@@ -200,6 +241,7 @@ impl<'a> Plan<'a> {
             revision: dead.modified,
             bytes: dead.value.len(),
         }));
+        Ok(())
     }
 }
 

@@ -308,3 +308,119 @@ async fn a_closed_store_says_so_and_lets_go_of_its_folder() {
     let in_use = Embedded::open(options).await.err().unwrap().to_string();
     assert!(in_use.contains("is in use by another process"), "{in_use}");
 }
+
+/// Turns letters over and marks them with a number; seals the space `secrets` only.
+#[derive(Debug, Default)]
+struct Toy(std::sync::atomic::AtomicU8);
+
+impl Toy {
+    fn turn(key: &Key, bytes: &[u8]) -> Vec<u8> {
+        let salt = key.path.bytes().fold(0x55, |sum, byte| sum ^ byte);
+        bytes.iter().map(|byte| byte ^ salt).collect()
+    }
+
+    fn number(&self) -> u8 {
+        self.0.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+impl crate::Seal for Toy {
+    fn seal(&self, key: &Key, plain: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+        if plain == b"refuse" {
+            return Err(std::io::Error::other("no key"));
+        }
+        let sealed = [vec![self.number()], Self::turn(key, plain)].concat();
+        Ok((&*key.space == "secrets").then_some(sealed))
+    }
+
+    fn open(&self, key: &Key, sealed: &[u8]) -> std::io::Result<Vec<u8>> {
+        Ok(Self::turn(key, &sealed[1..]))
+    }
+
+    fn is_stale(&self, key: &Key, sealed: Option<&[u8]>) -> bool {
+        let wanted = (&*key.space == "secrets").then(|| self.number());
+        sealed.map(|bytes| bytes[0]) != wanted
+    }
+}
+
+fn secret(path: &str, value: &str) -> Op {
+    Op::Put { key: Key::new("secrets", path), value: text(value), ttl: None }
+}
+
+async fn read(store: &Embedded, path: &str, at: Option<Revision>) -> String {
+    let entry = store.get(&Key::new("secrets", path), at).await.unwrap().0.unwrap();
+    String::from_utf8_lossy(&entry.value).into_owned()
+}
+
+/// Whether any file below a folder holds the text.
+fn on_disk(folder: &std::path::Path, text: &str) -> bool {
+    std::fs::read_dir(folder).unwrap().flatten().any(|entry| {
+        let path = entry.path();
+        if path.is_dir() {
+            return on_disk(&path, text);
+        }
+        let whole = std::fs::read(path).unwrap();
+        let used: Vec<u8> =
+            whole.chunks(4096).filter(|c| *c != &[0; 4096][..c.len()]).flatten().copied().collect();
+        used.windows(text.len()).any(|part| part == text.as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn sealed_values_are_plain_for_readers_only() {
+    let disk = Simulated::default();
+    let toy = Arc::new(Toy::default());
+    let sealed = || Options { seal: Some(toy.clone()), ..options() };
+    let store = Embedded::on(Some(Arc::new(disk.clone())), sealed()).await.unwrap();
+    commit(&store, vec![secret("a", "hush"), put("a", "open")]).await;
+    commit(&store, vec![secret("a", "hush2")]).await;
+    assert_eq!(read(&store, "a", None).await, "hush2");
+    store.close().await.unwrap();
+    let kept = |text: &str| disk.holds(text);
+    assert!(!kept("hush") && kept("open"));
+    toy.0.store(7, std::sync::atomic::Ordering::SeqCst);
+    let store = Embedded::on(Some(Arc::new(disk.clone())), sealed()).await.unwrap();
+    assert_eq!((&*read(&store, "a", None).await, &*read(&store, "a", Some(1)).await), ("hush2", "hush"));
+    assert_eq!(store.reseal().await.unwrap(), 2);
+    assert_eq!(store.reseal().await.unwrap(), 0);
+    assert_eq!((&*read(&store, "a", None).await, &*read(&store, "a", Some(1)).await), ("hush2", "hush"));
+    store.close().await.unwrap();
+    let error = Embedded::on(Some(Arc::new(disk)), options()).await.err().unwrap().to_string();
+    assert!(error.contains("secrets/a is encrypted"), "{error}");
+}
+
+#[tokio::test]
+async fn a_transaction_whose_value_cannot_be_sealed_changes_nothing() {
+    let disk = Simulated::default();
+    let options = Options { seal: Some(Arc::new(Toy::default())), ..options() };
+    let store = Embedded::on(Some(Arc::new(disk)), options).await.unwrap();
+    let failing = Txn { checks: vec![], ops: vec![put("x", "1"), secret("a", "refuse")] };
+    assert!(matches!(store.commit(failing).await, Err(Error::Io(_))));
+    assert_eq!((store.revision(), store.get(&key("x"), None).await.unwrap().0.is_some()), (0, false));
+    assert_eq!(commit(&store, vec![secret("a", "fine"), put("x", "2")]).await, 1);
+}
+
+#[tokio::test]
+async fn a_plain_folder_is_sealed_when_it_is_opened_with_a_seal() {
+    let base = tempfile::tempdir().unwrap();
+    let folder = base.path().join("store");
+    let plain = Options { folder: Some(folder.clone()), ..options() };
+    let store = Embedded::open(plain.clone()).await.unwrap();
+    commit(&store, vec![secret("a", "plain-as-day"), put("p", "visible")]).await;
+    commit(&store, vec![secret("a", "plain-as-day-2")]).await;
+    store.close().await.unwrap();
+    assert!(on_disk(&folder, "plain-as-day"));
+    let sealed = Options { seal: Some(Arc::new(Toy::default())), ..plain };
+    let store = Embedded::open(sealed.clone()).await.unwrap();
+    assert_eq!(read(&store, "a", Some(1)).await, "plain-as-day");
+    commit(&store, vec![secret("b", "plain-as-night")]).await;
+    store.close().await.unwrap();
+    assert!(!on_disk(base.path(), "plain-as-"));
+    // a crash between the two renamings
+    std::fs::rename(&folder, base.path().join("store.old")).unwrap();
+    std::fs::create_dir_all(base.path().join("store.new")).unwrap();
+    let store = Embedded::open(sealed).await.unwrap();
+    assert_eq!((&*read(&store, "a", None).await, store.revision()), ("plain-as-day-2", 3));
+    assert!(!base.path().join("store.new").exists() && !base.path().join("store.old").exists());
+    store.close().await.unwrap();
+}

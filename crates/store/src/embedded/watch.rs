@@ -52,7 +52,12 @@ impl Watcher {
         if self.position < space.ring.start {
             return match self.core.medium() {
                 Some(medium) if self.position >= state.compacted => {
-                    let past = Past { medium, id: space.id, space: self.space.clone() };
+                    let past = Past {
+                        medium,
+                        vault: self.core.vault.clone(),
+                        id: space.id,
+                        space: self.space.clone(),
+                    };
                     Ok(Found::Behind(past, space.ring.start))
                 }
                 _ => {

@@ -6,14 +6,17 @@
 use super::Core;
 use super::medium::{Change, Medium};
 use super::plan::{Garbage, Plan, Spaces};
-use super::record::{META_COMPACTED, key as disk_key, meta_key};
+use super::record::{META, META_COMPACTED, Record, SpaceId, key as disk_key, meta_key, split_key};
 use crate::{Committed, Error, Key, Revision, Txn};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// How many dead versions are removed from the disk between two groups of commits.
 const SWEEP: usize = 1_000;
+/// How many records are looked at between two groups of commits for whether their seal is the present one.
+const RESEAL: usize = 1_000;
 
 pub(crate) struct Writer {
     pub medium: Option<Arc<dyn Medium>>,
@@ -21,6 +24,8 @@ pub(crate) struct Writer {
     /// Dead versions in the order in which they died.
     pub garbage: VecDeque<Garbage>,
     pub garbage_bytes: usize,
+    /// Where the rewriting of records under the present seal goes on, and how many were rewritten.
+    pub resealing: Option<(Vec<u8>, usize)>,
     /// What the disk said when it failed.
     pub failed: Option<String>,
 }
@@ -31,7 +36,8 @@ impl Writer {
     pub(crate) fn group(&mut self, core: &Core, txns: Vec<Txn>) -> Vec<Result<Committed, Error>> {
         let now = core.clock.now().as_microsecond();
         let state = core.state.read();
-        let mut plan = Plan::new(&state, &mut self.spaces, self.medium.is_some(), now);
+        let vault = self.medium.is_some().then_some(&core.vault);
+        let mut plan = Plan::new(&state, &mut self.spaces, vault, now);
         let mut answers: Vec<_> = txns.into_iter().map(|txn| plan.add(txn)).collect();
         let Plan { revision, changes, events, garbage, deadlines, .. } = plan;
         drop(state);
@@ -100,6 +106,30 @@ impl Writer {
         self.write(removals, false).is_ok()
     }
 
+    /// Rewrites some records under the present seal. The answer is `Some` when all are done: how many were.
+    pub(crate) fn reseal(&mut self, core: &Core) -> Option<io::Result<usize>> {
+        let (from, done) = self.resealing.take()?;
+        let Some(medium) = self.medium.clone() else { return Some(Ok(0)) };
+        let names: HashMap<SpaceId, Arc<str>> =
+            self.spaces.ids.iter().map(|(name, id)| (*id, name.clone())).collect();
+        let step = reseal_step(&*medium, core, &names, &from);
+        let (changes, next) = match step {
+            Ok(step) => step,
+            Err(error) => return Some(Err(error)),
+        };
+        let done = done + changes.len();
+        if let Err(error) = self.write(changes, next.is_none()) {
+            return Some(Err(error));
+        }
+        match next {
+            Some(next) => {
+                self.resealing = Some((next, done));
+                None
+            }
+            None => Some(medium.tidy().map(|()| done)),
+        }
+    }
+
     /// Compacts when history has outgrown its bytes, down to three quarters of them.
     fn bound_history(&mut self, core: &Core) {
         if self.garbage_bytes <= core.history_bytes {
@@ -133,6 +163,36 @@ impl Writer {
             self.failed = Some(error.to_string());
         })
     }
+}
+
+/// The records from `from` on that need another seal, and where to go on.
+fn reseal_step(
+    medium: &dyn Medium,
+    core: &Core,
+    names: &HashMap<SpaceId, Arc<str>>,
+    from: &[u8],
+) -> io::Result<(Vec<Change>, Option<Vec<u8>>)> {
+    let (mut changes, mut next, mut seen) = (Vec::new(), None, 0);
+    medium.scan(from, &[0xff; 5], &mut |disk, value| {
+        if seen == RESEAL {
+            next = Some(disk.to_vec());
+            return Ok(ControlFlow::Break(()));
+        }
+        seen += 1;
+        let (id, _, path) = split_key(disk)?;
+        if let Some(space) = names.get(&id) {
+            let key = Key { space: space.clone(), path: path.into() };
+            let fresh = Record::resealed(value, &key, &core.vault)?;
+            changes.extend(fresh.map(|fresh| Change::Put(disk.to_vec(), fresh)));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok((changes, next))
+}
+
+/// Where the rewriting of all records begins.
+pub(crate) fn first_record() -> Vec<u8> {
+    disk_key(META + 1, 0, "")
 }
 
 /// Puts on the agenda what follows from a group.
