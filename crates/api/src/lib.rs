@@ -14,6 +14,7 @@ pub mod fields;
 pub mod labels;
 pub mod object;
 pub mod openapi;
+pub mod placement;
 pub mod protobuf;
 pub mod quantity;
 pub mod schema;

@@ -6,10 +6,9 @@ pub mod affinity;
 pub mod node;
 pub mod pod;
 pub mod resources;
-pub mod selection;
 
 pub use affinity::{PodAffinity, PodTerm, Spread};
+pub use krate_api::placement::{Effect, NodeChoice, Taint, Term, Toleration, tolerated};
 pub use node::NodeView;
 pub use pod::{HostPort, PodView, Scheduled};
 pub use resources::Resources;
-pub use selection::{Effect, NodeChoice, Taint, Term, Toleration, tolerated};

@@ -1,9 +1,9 @@
 //! The scheduler's node: the fields that it reads, made once per change.
 
 use super::resources::Resources;
-use super::selection::Taint;
 use krate_api::labels::Labels;
 use krate_api::object::DecodeError;
+use krate_api::placement::Taint;
 use krate_api::types::core::v1::Node;
 use krate_api::{Object, Shared};
 use std::collections::HashMap;

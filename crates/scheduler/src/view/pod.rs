@@ -2,9 +2,9 @@
 
 use super::affinity::{PodAffinity, Spread};
 use super::resources::{Resources, pod_requests, pod_usage};
-use super::selection::{NodeChoice, Toleration};
 use krate_api::labels::Labels;
 use krate_api::object::DecodeError;
+use krate_api::placement::{NodeChoice, Toleration};
 use krate_api::types::core::v1::{Container, Pod, PodSpec};
 use krate_api::{Object, Shared};
 use krate_base::Timestamp;

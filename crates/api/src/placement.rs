@@ -1,7 +1,8 @@
-//! Which nodes a pod selects: node selectors, node affinity, taints and tolerations.
+//! Which nodes a pod selects: node selectors, node affinity, taints and tolerations, compiled once and compared
+//! often. The scheduler decides by it, and so does whoever must know beforehand what it would decide. Pure.
 
-use krate_api::labels::Labels;
-use krate_api::types::core::v1 as core;
+use crate::labels::Labels;
+use crate::types::core::v1 as core;
 
 /// How one requirement compares a label (or the field) of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -233,7 +234,7 @@ mod tests {
 
     fn choice(affinity: serde_json::Value) -> NodeChoice {
         let pod = serde_json::json!({"spec": {"containers": [], "affinity": {"nodeAffinity": affinity}}});
-        let pod = <core::Pod as krate_api::Kind>::from_value(pod).unwrap();
+        let pod = <core::Pod as crate::Kind>::from_value(pod).unwrap();
         NodeChoice::of(&pod.spec.unwrap())
     }
 
@@ -308,7 +309,7 @@ mod tests {
             (serde_json::json!({"key": "k", "operator": "Near", "value": "v"}), false),
         ] {
             let pod = serde_json::json!({"spec": {"containers": [], "tolerations": [json.clone()]}});
-            let pod = <core::Pod as krate_api::Kind>::from_value(pod).unwrap();
+            let pod = <core::Pod as crate::Kind>::from_value(pod).unwrap();
             let tolerations: Vec<_> =
                 pod.spec.unwrap().tolerations.iter().flatten().filter_map(Toleration::of).collect();
             assert_eq!(tolerated(&tolerations, &taint), want, "{json}");
