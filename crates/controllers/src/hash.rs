@@ -1,4 +1,4 @@
-//! The identity of a pod template: whether two are the same, and the hash in the ReplicaSet's name.
+//! The identity of a pod template: whether two are the same, and the hash in names of what is made of it.
 //!
 //! Two encodings of one template compare and hash equal: keys are sorted, and what is empty counts as
 //! absent, as everywhere in the API.
@@ -21,17 +21,41 @@ pub fn canonical(template: &PodTemplateSpec) -> String {
     if let Some(labels) = template.metadata.as_mut().and_then(|m| m.labels.as_mut()) {
         labels.remove(HASH_LABEL);
     }
-    let carrier = PodTemplate { template: Some(template), ..PodTemplate::default() };
+    canonical_value(&to_value(template))
+}
+
+/// JSON in its one form.
+#[must_use]
+pub fn canonical_value(value: &Value) -> String {
     let mut out = String::new();
-    write(&carrier.to_value()["template"], &mut out);
+    write(value, &mut out);
     out
+}
+
+/// A template as the API writes it.
+#[must_use]
+pub fn to_value(template: PodTemplateSpec) -> Value {
+    let carrier = PodTemplate { template: Some(template), ..PodTemplate::default() };
+    carrier.to_value()["template"].take()
+}
+
+/// The template that [`to_value`] wrote.
+#[must_use]
+pub fn from_value(template: Value) -> Option<PodTemplateSpec> {
+    PodTemplate::from_value(serde_json::json!({ "template": template })).ok()?.template
 }
 
 /// The hash of a template, in the alphabet of generated names. `collisions` makes another of the same
 /// template, after two templates were found to have one hash.
 #[must_use]
 pub fn hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    let mut hash = fnv1a(0x811c_9dc5, canonical(template).as_bytes());
+    of_text(&canonical(template), collisions)
+}
+
+/// The hash of what is in its one form already.
+#[must_use]
+pub fn of_text(text: &str, collisions: Option<i32>) -> String {
+    let mut hash = fnv1a(0x811c_9dc5, text.as_bytes());
     if let Some(collisions) = collisions {
         hash = fnv1a(hash, &collisions.to_le_bytes());
     }

@@ -7,10 +7,13 @@
 
 mod accounts;
 mod claim;
+mod daemon_set;
 mod deployment;
 mod endpoints;
 mod env;
 mod garbage;
+mod hash;
+mod history;
 mod job;
 mod load_balancer;
 mod meta;
@@ -18,9 +21,12 @@ mod namespace;
 mod node_ipam;
 mod node_lifecycle;
 mod nodes;
+mod owners;
+mod pod_control;
 mod pod_gc;
 mod pod_template;
 mod pods;
+mod portion;
 mod ranking;
 mod replicas;
 mod slow_start;
@@ -63,6 +69,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("job-controller", job::start),
     ("ttl-after-finished-controller", job::ttl::start),
     ("replicationcontroller-controller", replicas::start_replication_controllers),
+    ("daemonset-controller", daemon_set::start),
 ];
 
 /// Starts all controllers under the context's supervisor: at once, or whenever this process leads.

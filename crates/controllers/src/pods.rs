@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use krate_api::Shared;
 use krate_api::meta::OwnerReference;
 use krate_api::object::DecodeError;
-use krate_api::types::core::v1::{ContainerPort, Pod, PodCondition, Toleration};
+use krate_api::types::core::v1::{Affinity, ContainerPort, Pod, PodCondition, Toleration};
 use krate_client::{Index, Informer, Informers, Reference, Source, View};
 use serde::Deserialize;
 use std::sync::Arc;
@@ -48,6 +48,9 @@ pub struct SpecView {
     pub termination_grace_period_seconds: Option<i64>,
     #[serde(deserialize_with = "crate::meta::or_default")]
     pub tolerations: Vec<Toleration>,
+    /// The one node that its required affinity allows by name; empty when it does not say one.
+    #[serde(rename = "affinity", deserialize_with = "pinned")]
+    pub pinned_to: String,
     #[serde(deserialize_with = "crate::meta::or_default")]
     pub containers: Vec<ContainerView>,
     #[serde(deserialize_with = "crate::meta::or_default")]
@@ -115,6 +118,17 @@ pub struct TerminatedView {
     pub finished_at: Option<krate_api::meta::Time>,
 }
 
+/// Reads of a pod's affinity the one node that it names.
+fn pinned<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let affinity = Option::<Affinity>::deserialize(deserializer)?.unwrap_or_default();
+    let required = affinity.node_affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution);
+    let fields =
+        required.iter().flat_map(|r| &r.node_selector_terms).flat_map(|t| t.match_fields.iter().flatten());
+    let mut names = fields.filter(|f| f.key == "metadata.name" && f.operator == "In");
+    let values = names.next().and_then(|f| f.values.as_deref()).unwrap_or_default();
+    Ok(if let [name] = values { name.clone() } else { String::new() })
+}
+
 impl View for PodView {
     fn of(object: &Shared) -> Result<Arc<Self>, DecodeError> {
         let mut pod: Self = serde_json::from_slice(&object.bytes)?;
@@ -159,6 +173,23 @@ impl PodView {
     #[must_use]
     pub fn condition(&self, kind: &str) -> Option<&PodCondition> {
         self.status.conditions.iter().find(|c| c.type_ == kind)
+    }
+
+    /// The node that it is on, or that it is to be on: bound to it, or pinned to it by its affinity.
+    #[must_use]
+    pub fn target_node(&self) -> &str {
+        if self.spec.node_name.is_empty() { &self.spec.pinned_to } else { &self.spec.node_name }
+    }
+
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.metadata.labels.get(key).map(String::as_str)
+    }
+
+    /// Whether it is available now, as [`PodView::availability`] tells it.
+    #[must_use]
+    pub fn is_available(&self, min_ready: i32, now: Timestamp) -> bool {
+        self.availability(min_ready, now) == Availability::Yes
     }
 
     #[must_use]

@@ -2,9 +2,8 @@
 //!
 //! A reconcile takes at most one step (make the new set, scale some sets, remove old ones) and then writes
 //! the status if it differs; what the step changes comes back as events and leads to the next. The numbers
-//! are computed in [`rollout`], the status in [`status`], identity in [`hash`], revisions in [`revision`].
+//! are computed in [`rollout`], the status in [`status`], identity in [`crate::hash`], revisions in [`revision`].
 
-mod hash;
 mod model;
 mod revision;
 mod rollout;
@@ -14,6 +13,7 @@ mod tests;
 
 use crate::claim::{Claimed, claim_all};
 use crate::env::{Env, synced};
+use crate::hash;
 use crate::meta::{self, MetaView};
 use crate::pods::{self, PodView};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};

@@ -1,8 +1,8 @@
 //! A Deployment and its ReplicaSets as the plan sees them, and the arithmetic of their numbers. Pure.
 
-use super::hash::canonical;
+use crate::hash::canonical;
 use crate::meta;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use crate::portion::of_total;
 use krate_api::types::apps::v1::{Deployment, ReplicaSet};
 use std::sync::Arc;
 
@@ -69,21 +69,6 @@ fn limits(deployment: &Deployment) -> (i32, i32) {
     let surge = of_total(rolling.and_then(|r| r.max_surge.as_ref()), total, true);
     let unavailable = of_total(rolling.and_then(|r| r.max_unavailable.as_ref()), total, false);
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
-}
-
-/// A number, or a percentage of a total.
-#[must_use]
-pub fn of_total(value: Option<&IntOrString>, total: i32, up: bool) -> i32 {
-    match value {
-        None => 0,
-        Some(IntOrString::Int(number)) => (*number).max(0),
-        Some(IntOrString::String(text)) => {
-            let percent: i64 = text.strip_suffix('%').and_then(|p| p.parse().ok()).unwrap_or(0);
-            let product = percent * i64::from(total);
-            let pods = if up { (product + 99).div_euclid(100) } else { product.div_euclid(100) };
-            i32::try_from(pods).unwrap_or(i32::MAX).max(0)
-        }
-    }
 }
 
 /// A ReplicaSet and what is often read of it.
@@ -213,6 +198,7 @@ impl Sets {
 mod tests {
     use super::*;
     use crate::world::deployment;
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
     fn percent(text: &str) -> IntOrString {
         IntOrString::String(text.to_owned())

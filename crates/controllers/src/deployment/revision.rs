@@ -4,9 +4,9 @@
 //! A rollback is no operation of its own: the template becomes that of an old ReplicaSet, which is then the
 //! new one, gets the next revision, and remembers the one it had.
 
-use super::hash::{self, HASH_LABEL};
 use super::model::{DESIRED_REPLICAS, MAX_REPLICAS, REVISION, REVISION_HISTORY, Set, Sets, Wanted};
 use super::rollout;
+use crate::hash::{self, HASH_LABEL};
 use crate::meta;
 use krate_api::types::apps::v1::{Deployment, ReplicaSet};
 

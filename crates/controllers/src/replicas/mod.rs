@@ -11,18 +11,18 @@ mod tests;
 use crate::claim::claim_all;
 use crate::env::{Env, synced};
 use crate::meta;
-use crate::pods::{self, PodView, Wake};
-use crate::{pod_template, ranking, slow_start};
+use crate::owners::Owners;
+use crate::pod_control::{For, PodControl};
+use crate::pods::{self, PodView};
+use crate::{pod_template, ranking};
 use kinds::Replicated;
 use krate_api::Status;
 use krate_api::labels::Selector;
-use krate_api::meta::OwnerReference;
 use krate_api::types::apps::v1::ReplicaSet;
-use krate_api::types::core::v1::{Pod, ReplicationController};
+use krate_api::types::core::v1::ReplicationController;
 use krate_base::Clock;
-use krate_client::api::delete_uid;
-use krate_client::recorder::{Reference, reference};
-use krate_client::{Api, Expectations, Index, Informer, Outcome, Queue, Recorder};
+use krate_client::recorder::reference;
+use krate_client::{Api, Index, Outcome};
 use plan::{BURST, Failure, Plan};
 use std::sync::Arc;
 
@@ -39,100 +39,47 @@ pub fn start_replication_controllers(env: &Env) {
 /// The controller of one of the kinds.
 struct Controller<K: Replicated> {
     api: Api<K>,
-    pod_api: Api<Pod>,
-    owners: Informer<K>,
+    pod_control: PodControl,
+    owners: Arc<Owners<K>>,
     /// Owners by the uid of their own owner: the siblings of one Deployment.
     siblings: Index<K>,
     by_controller: Index<PodView>,
-    expectations: Expectations,
-    recorder: Recorder,
     clock: Clock,
-    queue: Queue,
 }
 
 fn start<K: Replicated>(env: &Env) {
-    let (owners, pods) = (env.informers.of::<K>(), pods::informer(&env.informers));
-    let controller = Arc::new(Controller::<K> {
-        api: env.api(K::ACCOUNT),
-        pod_api: env.api(K::ACCOUNT),
-        siblings: owners.index("owner", |o: &K| {
-            meta::controller_of(o.meta()).map(|owner| owner.uid.clone()).into_iter().collect()
-        }),
-        owners: owners.clone(),
-        by_controller: pods::by_controller(&pods),
-        expectations: Expectations::default(),
-        recorder: env.recorder(K::ACCOUNT, K::ACCOUNT),
-        clock: env.clock.clone(),
-        queue: env.queue(K::QUEUE),
+    let pods = pods::informer(&env.informers);
+    let by_controller = pods::by_controller(&pods);
+    let siblings = env.informers.of::<K>().index("owner", |o: &K| {
+        meta::controller_of(o.meta()).map(|owner| owner.uid.clone()).into_iter().collect()
     });
-    let c = controller.clone();
-    owners.subscribe(move |old, new| c.owner_changed(old, new));
-    let c = controller.clone();
-    pods.subscribe(move |old, new| pods::wakes(old, new, |wake| c.wake(&wake)));
-    let queue = controller.queue.clone();
-    env.run(&queue, WORKERS, synced!(owners, pods), move |key: String| {
+    let owners = Owners::<K>::watch(env, K::QUEUE, &pods, |owner| owner.selector().ok());
+    let (informer, queue) = (owners.informer.clone(), owners.queue.clone());
+    let controller = Arc::new(Controller {
+        api: env.api(K::ACCOUNT),
+        pod_control: PodControl { api: env.api(K::ACCOUNT), recorder: env.recorder(K::ACCOUNT, K::ACCOUNT) },
+        owners,
+        siblings,
+        by_controller,
+        clock: env.clock.clone(),
+    });
+    env.run(&queue, WORKERS, synced!(informer, pods), move |key: String| {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }
     });
 }
 
 impl<K: Replicated> Controller<K> {
-    fn owner_changed(&self, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
-        if let (Some(gone), None) = (old, new) {
-            self.expectations.forget(&meta::key(gone.meta()));
-        }
-        if let Some(owner) = new.or(old) {
-            self.queue.add(meta::key(owner.meta()));
-        }
-    }
-
-    fn wake(&self, wake: &Wake) {
-        match wake {
-            Wake::Created(owner, pod) => {
-                if let Some(key) = self.key_of(owner, pod) {
-                    self.expectations.creation_observed(&key);
-                    self.queue.add(key);
-                }
-            }
-            Wake::Deleted(owner, pod) => {
-                if let Some(key) = self.key_of(owner, pod) {
-                    self.expectations.deletion_observed(&key, pod.uid());
-                    self.queue.add(key);
-                }
-            }
-            Wake::Changed(owner, pod) => {
-                if let Some(key) = self.key_of(owner, pod) {
-                    self.queue.add(key);
-                }
-            }
-            Wake::Orphan(pod) => {
-                for owner in self.owners.list_in(pod.namespace()) {
-                    if owner.selector().is_ok_and(|s| s.matches(&pod.metadata.labels)) {
-                        self.queue.add(meta::key(owner.meta()));
-                    }
-                }
-            }
-        }
-    }
-
-    /// The key of the owner that a pod refers to, if it is one of ours and still the same.
-    fn key_of(&self, owner: &OwnerReference, pod: &PodView) -> Option<String> {
-        let key = krate_api::object::key(pod.namespace(), &owner.name);
-        let known = meta::refers_to::<K>(owner)
-            && self.owners.get(&key).is_some_and(|o| meta::uid(o.meta()) == owner.uid);
-        known.then_some(key)
-    }
-
     async fn reconcile(&self, key: &str) -> Result<Outcome, Status> {
-        let Some(owner) = self.owners.get(key) else {
-            self.expectations.forget(key);
+        let Some(owner) = self.owners.informer.get(key) else {
+            self.owners.expectations.forget(key);
             return Ok(Outcome::Done);
         };
         let Ok(selector) = owner.selector() else {
             tracing::warn!(key, "the selector is invalid");
             return Ok(Outcome::Done);
         };
-        let settled = self.expectations.satisfied(key);
+        let settled = self.owners.expectations.satisfied(key);
         let pods = self.claim(&owner, &selector).await?;
         let active: Vec<_> = pods.iter().filter(|p| p.is_active()).cloned().collect();
         let mut failure = None;
@@ -158,7 +105,7 @@ impl<K: Replicated> Controller<K> {
         let mut pods = self.by_controller.get(meta::uid(owner.meta()));
         pods.extend(self.by_controller.get(&pods::orphans(meta::namespace(owner.meta()))));
         pods.retain(|p| !p.is_finished());
-        claim_all(pods, &**owner, selector, &self.pod_api, &self.api).await
+        claim_all(pods, &**owner, selector, &self.pod_control.api, &self.api).await
     }
 
     /// Makes or deletes pods. What fails is told, and left to the next time.
@@ -172,31 +119,11 @@ impl<K: Replicated> Controller<K> {
 
     async fn create(&self, key: &str, owner: &Arc<K>, count: usize) -> Option<Failure> {
         let template = owner.template()?;
-        let about = reference(&**owner);
         let pod =
             pod_template::pod(template, meta::namespace(owner.meta()), meta::controller_reference(&**owner));
-        self.expectations.expect(key, count, []);
-        let done = slow_start::slow_start(count, |_| self.create_one(key, &about, &pod)).await;
-        self.expectations.creations_skipped(key, count - done.attempted);
-        let status = done.failure.filter(|status| !meta::namespace_is_terminating(status))?;
+        self.owners.expectations.expect(key, count, []);
+        let status = self.pod_control.create(&self.owner(key, owner), count, |_| pod.clone()).await?;
         Some(Failure { reason: "FailedCreate", status })
-    }
-
-    async fn create_one(&self, key: &str, about: &Reference, pod: &Pod) -> Result<(), Status> {
-        match self.pod_api.create(pod.clone()).await {
-            Ok(created) => {
-                let name = meta::name(&created.metadata);
-                self.recorder.normal(about, "SuccessfulCreate", format!("Created pod: {name}"));
-                Ok(())
-            }
-            Err(status) => {
-                self.expectations.creation_observed(key);
-                if !meta::namespace_is_terminating(&status) {
-                    self.recorder.warning(about, "FailedCreate", format!("Error creating: {status}"));
-                }
-                Err(status)
-            }
-        }
     }
 
     async fn delete(
@@ -208,29 +135,13 @@ impl<K: Replicated> Controller<K> {
     ) -> Option<Failure> {
         let related = self.related(owner);
         let doomed = ranking::to_delete(active.to_vec(), &related, count, self.clock.now());
-        self.expectations.expect(key, 0, doomed.iter().map(|p| p.uid().to_owned()));
-        let about = reference(&**owner);
-        let results =
-            futures::future::join_all(doomed.iter().map(|pod| self.delete_one(key, &about, pod))).await;
-        let status = results.into_iter().find_map(Result::err)?;
+        self.owners.expectations.expect(key, 0, doomed.iter().map(|p| p.uid().to_owned()));
+        let status = self.pod_control.delete(&self.owner(key, owner), &doomed).await?;
         Some(Failure { reason: "FailedDelete", status })
     }
 
-    async fn delete_one(&self, key: &str, about: &Reference, pod: &PodView) -> Result<(), Status> {
-        match self.pod_api.delete(pod.namespace(), pod.name(), delete_uid(pod.uid())).await {
-            Ok(()) => {
-                self.recorder.normal(about, "SuccessfulDelete", format!("Deleted pod: {}", pod.name()));
-                Ok(())
-            }
-            Err(status) => {
-                self.expectations.deletion_observed(key, pod.uid());
-                if status.is_not_found() {
-                    return Ok(());
-                }
-                self.recorder.warning(about, "FailedDelete", format!("Error deleting: {status}"));
-                Err(status)
-            }
-        }
+    fn owner<'a>(&'a self, key: &'a str, owner: &K) -> For<'a> {
+        For { key, about: reference(owner), expectations: &self.owners.expectations }
     }
 
     /// The pods of all the owner's siblings (of one Deployment), or its own.
