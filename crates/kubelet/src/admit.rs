@@ -14,35 +14,47 @@ pub fn judge<'a>(
     allocatable: &BTreeMap<String, Quantity>,
 ) -> Option<Verdict> {
     let others: Vec<&Pod> = others.collect();
-    let capacity = |name: &str| allocatable.get(name).map_or(0, |q| resources::amount(name, q));
-    let no = |reason: &str, message: String| Some(Verdict { reason: reason.to_owned(), message });
-    let lacking = |name: &str, requested: i64, used: i64, capacity: i64| {
-        let text = "Node didn't have enough resource: ";
-        no(
-            &format!("OutOf{name}"),
-            format!("{text}{name}, requested: {requested}, used: {used}, capacity: {capacity}"),
-        )
-    };
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
-    if allocatable.contains_key("pods") && count + 1 > capacity("pods") {
-        return lacking("pods", 1, count, capacity("pods"));
+    if let Some(most) = allocatable.get("pods").map(resources::value).filter(|most| count + 1 > *most) {
+        return Some(out_of("pods", 1, count, most));
     }
-    for name in requested_names(pod) {
-        let requested = resources::pod_request(pod, &name);
-        let used: i64 = others.iter().map(|other| resources::pod_request(other, &name)).sum();
-        if requested > 0 && requested + used > capacity(&name) {
-            return lacking(&name, requested, used, capacity(&name));
-        }
+    let names = requested_names(pod);
+    if let Some(verdict) =
+        lacking(pod, &others, allocatable, &names.iter().map(String::as_str).collect::<Vec<_>>())
+    {
+        return Some(verdict);
     }
     let taken: BTreeSet<_> = others.iter().flat_map(|other| host_ports(other)).collect();
     if host_ports(pod).any(|port| taken.contains(&port)) {
-        return no(
-            "NodePorts",
-            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"
-                .to_owned(),
-        );
+        let message =
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+        return Some(Verdict { reason: "NodePorts".to_owned(), message: message.to_owned() });
     }
     None
+}
+
+/// The first of `names` of which the node has too little for the pod beside `others`.
+pub fn lacking(
+    pod: &Pod,
+    others: &[&Pod],
+    allocatable: &BTreeMap<String, Quantity>,
+    names: &[&str],
+) -> Option<Verdict> {
+    names.iter().find_map(|name| {
+        let capacity = allocatable.get(*name).map_or(0, |q| resources::amount(name, q));
+        let requested = resources::pod_request(pod, name);
+        let used: i64 = others.iter().map(|other| resources::pod_request(other, name)).sum();
+        (requested > 0 && requested + used > capacity).then(|| out_of(name, requested, used, capacity))
+    })
+}
+
+fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> Verdict {
+    Verdict {
+        reason: format!("OutOf{name}"),
+        message: format!(
+            "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
+        ),
+    }
 }
 
 fn requested_names(pod: &Pod) -> BTreeSet<String> {

@@ -21,6 +21,10 @@ pub const SANDBOX_CHANGED: &str = "SandboxChanged";
 pub const INVALID_ENV: &str = "InvalidEnvironmentVariableNames";
 pub const DEADLINE: &str = "DeadlineExceeded";
 pub const MISSING_DNS: &str = "MissingClusterDNS";
+pub const INFEASIBLE: &str = "ResizeInfeasible";
+pub const DEFERRED: &str = "ResizeDeferred";
+pub const RESIZE_ERROR: &str = "ResizeError";
+pub const RESIZE_COMPLETED: &str = "ResizeCompleted";
 pub const FAILED_KILL: &str = "FailedKillPod";
 
 /// An event about the pod.

@@ -347,7 +347,20 @@ impl Runtime for FakeRuntime {
             .collect())
     }
 
-    async fn update_container_resources(&self, id: &str, _resources: &LinuxContainerResources) -> Result<()> {
+    async fn update_container_resources(&self, id: &str, resources: &LinuxContainerResources) -> Result<()> {
+        let mut state = self.state.lock();
+        let held = state.containers.get_mut(id).ok_or_else(|| no(id))?;
+        held.config.linux.resources = Some(resources.clone());
+        let name = held.status.metadata.name.clone();
+        state.calls.push(format!("update {name}"));
+        Ok(())
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        id: &str,
+        _resources: &LinuxContainerResources,
+    ) -> Result<()> {
         self.note(format!("update {id}"));
         Ok(())
     }

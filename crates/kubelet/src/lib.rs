@@ -27,6 +27,7 @@ pub mod paths;
 pub mod probe;
 mod publish;
 pub mod references;
+pub mod resize;
 #[cfg(test)]
 mod scenarios;
 pub mod server;

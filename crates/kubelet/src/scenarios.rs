@@ -7,9 +7,11 @@ use crate::volumes::NoClaims;
 use crate::volumes::mount::Recorded;
 use crate::{Config, Kubelet};
 use krate_api::Kind as _;
+use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use krate_api::meta::DeleteOptions;
 use krate_api::types::core::v1::{
-    ConfigMap, Container, ContainerState, ContainerStatus, Event, Node, Pod, PodSpec, Probe, Secret,
+    ConfigMap, Container, ContainerResizePolicy, ContainerState, ContainerStatus, Event, Node, Pod, PodSpec,
+    Probe, ResourceRequirements, Secret,
 };
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Timestamp};
@@ -598,4 +600,98 @@ async fn pull_secrets_are_used() {
     world.ready("web").await;
     let (image, auth) = world.runtime.pulls().remove(0);
     assert_eq!((image.as_str(), auth.unwrap().username.as_str()), ("r.io/app:1", "u"));
+}
+
+fn amounts(cpu: &str, memory: &str) -> ResourceRequirements {
+    let q = |text: &str| Quantity(text.into());
+    let list = || Some([("cpu".to_owned(), q(cpu)), ("memory".to_owned(), q(memory))].into());
+    ResourceRequirements { requests: list(), limits: list(), ..Default::default() }
+}
+
+fn with_amounts(cpu: &str, memory: &str) -> Pod {
+    build::edit(build::pod("web"), |s| s.containers[0].resources = Some(amounts(cpu, memory)))
+}
+
+fn reason(pod: &Pod, type_: &str) -> String {
+    let all = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    all.filter(|c| c.type_ == type_).filter_map(|c| c.reason.clone()).next().unwrap_or_default()
+}
+
+fn respecify(world: &World, name: &str, change: impl FnOnce(&mut PodSpec)) {
+    let mut pod = (*world.pod(name).unwrap()).clone();
+    pod.metadata.generation = Some(pod.metadata.generation.unwrap_or(1) + 1);
+    world.api.put(&build::edit(pod, change));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_changes_the_running_container() {
+    let world = World::new();
+    world.put(with_amounts("1", "64Mi"));
+    let before = world.ready("web").await;
+    let has = |pod: &Pod, cpu: &str| {
+        let s = status(pod, "web");
+        let limits = s.resources.unwrap_or_default().limits.unwrap_or_default();
+        limits.get("cpu").is_some_and(|q| q.0 == cpu)
+            && s.allocated_resources.unwrap_or_default().get("cpu").is_some_and(|q| q.0 == cpu)
+    };
+    assert!(has(&before, "1"));
+    respecify(&world, "web", |s| s.containers[0].resources = Some(amounts("2", "64Mi")));
+    let after = world
+        .until("web", "resized", |pod| has(pod, "2") && condition(pod, "PodResizeInProgress").is_empty())
+        .await;
+    assert_eq!(status(&after, "web").restart_count, 0);
+    assert_eq!(after.status.as_ref().unwrap().observed_generation, Some(2));
+    let given = world.runtime.running("web").unwrap().1.linux.resources.unwrap();
+    assert_eq!((given.cpu_quota, given.cpu_shares), (200_000, 2048));
+    world.event("ResizeCompleted").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_waits_for_room_and_is_told_when_there_never_is_any() {
+    let mut world = World::new();
+    world.put(with_amounts("1", "64Mi"));
+    let other = build::edit(build::pod("other"), |s| s.containers[0].resources = Some(amounts("2", "64Mi")));
+    world.put(other);
+    world.ready("web").await;
+    world.ready("other").await;
+    respecify(&world, "web", |s| s.containers[0].resources = Some(amounts("9", "64Mi")));
+    world.until("web", "infeasible", |pod| reason(pod, "PodResizePending") == "Infeasible").await;
+    respecify(&world, "web", |s| s.containers[0].resources = Some(amounts("3", "64Mi")));
+    let pod = world.until("web", "deferred", |pod| reason(pod, "PodResizePending") == "Deferred").await;
+    let allocated = status(&pod, "web").allocated_resources.unwrap();
+    assert_eq!(allocated["cpu"].0, "1", "what waits is not given");
+    // A restarted kubelet goes on waiting, with what was given.
+    world.stop().await;
+    world.start();
+    world.delete("other", Some(0)).await;
+    let pod = world
+        .until("web", "resized", |pod| {
+            status(pod, "web").allocated_resources.is_some_and(|a| a["cpu"].0 == "3")
+                && condition(pod, "PodResizePending").is_empty()
+        })
+        .await;
+    assert_eq!(status(&pod, "web").restart_count, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_restarts_the_container_that_asks_for_it() {
+    let world = World::new();
+    let policy = ContainerResizePolicy {
+        resource_name: "memory".into(),
+        restart_policy: "RestartContainer".into(),
+    };
+    let never = |s: &mut PodSpec| {
+        s.restart_policy = Some("Never".into());
+        s.containers[0].resize_policy = Some(vec![policy]);
+    };
+    world.put(build::edit(with_amounts("1", "64Mi"), never));
+    world.ready("web").await;
+    respecify(&world, "web", |s| s.containers[0].resources = Some(amounts("1", "128Mi")));
+    let pod = world
+        .until("web", "restarted", |pod| {
+            status(pod, "web").restart_count == 1 && condition(pod, "PodResizeInProgress").is_empty()
+        })
+        .await;
+    assert_eq!(status(&pod, "web").resources.unwrap().limits.unwrap()["memory"].0, "128Mi");
+    world.event("Container web resize requires restart").await;
 }

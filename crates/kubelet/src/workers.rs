@@ -5,6 +5,7 @@
 use crate::admit;
 use crate::context::Context;
 use crate::events;
+use crate::resize::{Pending, allocate};
 use crate::spec;
 use crate::status::Verdict;
 use crate::worker::{Mailbox, Worker};
@@ -16,7 +17,10 @@ use std::sync::Arc;
 
 struct Entry {
     mailbox: Mailbox,
+    /// With the amounts that it was given.
     pod: Arc<Pod>,
+    /// As the API has it, while it asks for amounts that the node cannot give.
+    asked: Option<Arc<Pod>>,
     rejected: bool,
 }
 
@@ -25,6 +29,28 @@ struct State {
     pods: HashMap<String, Entry>,
     /// Static pods that wait for their predecessor of the same name to be gone, by that name.
     next: HashMap<String, Arc<Pod>>,
+}
+
+/// What a pod asks for, and why it has to wait for it.
+type Waits = Option<(Arc<Pod>, Pending)>;
+
+impl State {
+    /// The pods that use what the node has.
+    fn living(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values().filter(|e| !e.rejected && !spec::is_terminal(&e.pod)).map(|e| &*e.pod)
+    }
+
+    /// Notes what a pod was given and tells its worker.
+    fn enter(&mut self, pod: Arc<Pod>, waits: Waits) {
+        let Some(entry) = self.pods.get_mut(spec::uid(&pod)) else { return };
+        entry.pod = pod.clone();
+        let (asked, pending) = waits.unzip();
+        entry.asked = asked;
+        entry.mailbox.leave(|news| {
+            news.pod = Some(pod);
+            news.pending = Some(pending);
+        });
+    }
 }
 
 /// The workers; clones share them.
@@ -45,10 +71,10 @@ impl Workers {
     /// The newest state of a pod; a new pod gets its worker.
     pub fn update(&self, pod: &Arc<Pod>) {
         let mut state = self.0.state.lock();
-        if let Some(entry) = state.pods.get_mut(spec::uid(pod)) {
-            entry.pod = pod.clone();
-            let pod = pod.clone();
-            entry.mailbox.leave(|news| news.pod = Some(pod));
+        if let Some(given) = state.pods.get(spec::uid(pod)).map(|entry| entry.pod.clone()) {
+            let (pod, pending) = self.allocate(&state, pod, &given);
+            state.enter(pod, pending);
+            self.retry(&mut state);
             return;
         }
         let key = krate_api::object::key(spec::namespace(pod), spec::name(pod));
@@ -65,13 +91,16 @@ impl Workers {
         let (uid, mailbox) = (spec::uid(pod).to_owned(), Mailbox::default());
         let verdict = if gone { None } else { self.judge(state, pod) };
         let rejected = verdict.is_some();
+        let (asked, published) = (pod, Arc::new(allocate::as_published(pod)));
+        let (pod, pending) = self.allocate(state, asked, &published);
         mailbox.leave(|news| {
             news.gone = gone;
             news.verdict = verdict;
         });
         let worker =
             Worker::new(self.0.context.clone(), pod.clone(), mailbox.clone(), self.0.shutdown.clone());
-        state.pods.insert(uid.clone(), Entry { mailbox, pod: pod.clone(), rejected });
+        state.pods.insert(uid.clone(), Entry { mailbox, pod: pod.clone(), asked: None, rejected });
+        state.enter(pod, pending);
         let this = self.clone();
         self.0.context.supervisor.spawn(async move {
             // A bug in one worker must not take the others with it.
@@ -90,11 +119,36 @@ impl Workers {
         if begun || spec::is_deleting(pod) {
             return None;
         }
-        let others =
-            state.pods.values().filter(|e| !e.rejected && !spec::is_terminal(&e.pod)).map(|e| &*e.pod);
-        let verdict = admit::judge(pod, others, &self.0.context.allocatable)?;
+        let verdict = admit::judge(pod, state.living(), &self.0.context.allocatable)?;
         self.0.context.recorder.warning(&events::about(pod), &verdict.reason, verdict.message.clone());
         Some(Verdict { message: format!("Pod was rejected: {}", verdict.message), ..verdict })
+    }
+
+    /// The pod with what it may have, and what it asks for and why that has to wait.
+    fn allocate(&self, state: &State, asked: &Arc<Pod>, given: &Pod) -> (Arc<Pod>, Waits) {
+        if allocate::asks_the_same(asked, given) {
+            return (asked.clone(), None);
+        }
+        let over = spec::is_deleting(asked) || spec::is_terminal(asked);
+        let others = state.living().filter(|pod| spec::uid(pod) != spec::uid(asked));
+        match allocate::judge(asked, others, &self.0.context.allocatable) {
+            Ok(()) if !over => (asked.clone(), None),
+            verdict => {
+                let waits = verdict.err().filter(|_| !over).map(|pending| (asked.clone(), pending));
+                (Arc::new(allocate::with_amounts_of(asked, given)), waits)
+            }
+        }
+    }
+
+    /// Gives what had to wait and fits now, the most important pods first.
+    fn retry(&self, state: &mut State) {
+        let mut waiting: Vec<(Arc<Pod>, Arc<Pod>)> =
+            state.pods.values().filter_map(|e| Some((e.asked.clone()?, e.pod.clone()))).collect();
+        waiting.sort_by_key(|(asked, _)| std::cmp::Reverse(spec::spec(asked).priority.unwrap_or(0)));
+        for (asked, given) in waiting {
+            let (pod, waits) = self.allocate(state, &asked, &given);
+            state.enter(pod, waits);
+        }
     }
 
     /// The pod is no longer in the API, or its file is gone.
@@ -137,5 +191,6 @@ impl Workers {
                 self.begin(&mut state, &next, false);
             }
         }
+        self.retry(&mut state);
     }
 }

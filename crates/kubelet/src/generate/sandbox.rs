@@ -79,7 +79,7 @@ fn of_container(container: &Container) -> Vec<PortMapping> {
 }
 
 /// What the pod as a whole is held to: a weight always, limits if every container has one.
-fn pod_resources(pod: &Pod) -> LinuxContainerResources {
+pub fn pod_resources(pod: &Pod) -> LinuxContainerResources {
     LinuxContainerResources {
         cpu_shares: resources::cpu_shares(resources::pod_request(pod, "cpu")),
         cpu_quota: resources::pod_limit(pod, "cpu").map_or(0, resources::cpu_quota),

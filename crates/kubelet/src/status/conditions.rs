@@ -9,9 +9,12 @@ pub const INITIALIZED: &str = "Initialized";
 pub const READY: &str = "Ready";
 pub const CONTAINERS_READY: &str = "ContainersReady";
 pub const SCHEDULED: &str = "PodScheduled";
+pub const RESIZE_PENDING: &str = "PodResizePending";
+pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
 
 /// The types that the kubelet writes; every other condition is somebody else's and stays.
-pub const OWNED: [&str; 5] = [READY_TO_START, INITIALIZED, READY, CONTAINERS_READY, SCHEDULED];
+pub const OWNED: [&str; 7] =
+    [READY_TO_START, INITIALIZED, READY, CONTAINERS_READY, SCHEDULED, RESIZE_PENDING, RESIZE_IN_PROGRESS];
 
 /// A condition's status, reason and message.
 type Verdict = Result<Option<&'static str>, (&'static str, String)>;
@@ -25,13 +28,35 @@ pub fn compute(inputs: &Inputs<'_>, status: &PodStatus) -> Vec<PodCondition> {
     let network = if sandbox.is_some() { Ok(None) } else { Err(("", String::new())) };
     let containers = containers_ready(inputs.pod, status);
     let ready = containers.clone().and_then(|_| gates(inputs.pod, inputs.old));
-    vec![
+    let mut all = vec![
         condition(inputs.pod, READY_TO_START, network),
         condition(inputs.pod, INITIALIZED, initialized(inputs.pod, status)),
         condition(inputs.pod, READY, ready),
         condition(inputs.pod, CONTAINERS_READY, containers),
         condition(inputs.pod, SCHEDULED, Ok(None)),
-    ]
+    ];
+    all.extend(resize(inputs));
+    all
+}
+
+/// Conditions that are there only while a resize is.
+fn resize(inputs: &Inputs<'_>) -> Vec<PodCondition> {
+    let (pod, resize) = (inputs.pod, &inputs.resize);
+    if inputs.ending {
+        return Vec::new();
+    }
+    let say = |type_: &str, reason: Option<&str>, message: Option<&str>| PodCondition {
+        type_: type_.to_owned(),
+        status: "True".to_owned(),
+        reason: reason.map(str::to_owned),
+        message: message.map(str::to_owned),
+        observed_generation: pod.metadata.generation,
+        ..Default::default()
+    };
+    let pending = resize.pending.map(|p| say(RESIZE_PENDING, Some(p.reason), Some(&p.message)));
+    let going = (!resize.given.is_settled(pod, inputs.runtime))
+        .then(|| say(RESIZE_IN_PROGRESS, resize.error.map(|_| "Error"), resize.error));
+    pending.into_iter().chain(going).collect()
 }
 
 fn condition(pod: &Pod, type_: &str, verdict: Verdict) -> PodCondition {

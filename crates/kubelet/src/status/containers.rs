@@ -188,7 +188,13 @@ fn of_attempt(
             .filter(|r| !r.is_empty()),
         resources: Some(ResourceRequirements {
             claims: None,
-            ..container.resources.clone().unwrap_or_default()
+            ..inputs
+                .resize
+                .given
+                .of(observed.id())
+                .or(container.resources.as_ref())
+                .cloned()
+                .unwrap_or_default()
         }),
         user: cri.user.as_ref().map(user),
         volume_mounts: mount_statuses(container),

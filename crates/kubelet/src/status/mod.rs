@@ -8,6 +8,7 @@ pub mod phase;
 
 use crate::observed::PodRuntime;
 use crate::probe::Results;
+use crate::resize::{Given, Pending};
 use crate::spec::{self, Role, qos};
 use krate_api::meta::Time;
 use krate_api::types::core::v1::{HostIP, Pod, PodIP, PodStatus};
@@ -52,6 +53,15 @@ pub struct Inputs<'a> {
     pub ended: bool,
     /// The kubelet ended it (deadline, eviction): it has failed, whatever its containers did.
     pub verdict: Option<&'a Verdict>,
+    pub resize: Resize<'a>,
+}
+
+/// How far a resize has come.
+#[derive(Clone, Copy)]
+pub struct Resize<'a> {
+    pub given: &'a Given,
+    pub pending: Option<&'a Pending>,
+    pub error: Option<&'a str>,
 }
 
 /// Nanoseconds since the epoch as the API's time, in whole seconds; `None` for "not yet".
@@ -91,6 +101,11 @@ pub fn compute(inputs: &Inputs<'_>) -> PodStatus {
         nominated_node_name: old.nominated_node_name.clone(),
         resource_claim_statuses: old.resource_claim_statuses.clone(),
         resize: old.resize.clone(),
+        resources: spec::spec(pod)
+            .resources
+            .as_ref()
+            .map(|own| inputs.resize.given.pod.as_ref().unwrap_or(own).clone()),
+        allocated_resources: spec::spec(pod).resources.as_ref().and_then(|own| own.requests.clone()),
         extended_resource_claim_status: old.extended_resource_claim_status.clone(),
         ..Default::default()
     };
@@ -185,6 +200,8 @@ pub mod tests {
         pub ending: bool,
         pub ended: bool,
         pub verdict: Option<Verdict>,
+        pub given: Given,
+        pub pending: Option<Pending>,
     }
 
     impl Case {
@@ -199,6 +216,8 @@ pub mod tests {
                 ending: false,
                 ended: false,
                 verdict: None,
+                given: Given::default(),
+                pending: None,
             }
         }
 
@@ -214,6 +233,7 @@ pub mod tests {
                 ending: self.ending,
                 ended: self.ended,
                 verdict: self.verdict.as_ref(),
+                resize: Resize { given: &self.given, pending: self.pending.as_ref(), error: None },
             })
         }
     }

@@ -2,6 +2,7 @@
 //! signal. Nothing queues up, so nothing can overflow.
 
 use crate::image::Pulled;
+use crate::resize::Pending;
 use crate::status::Verdict;
 use krate_api::types::core::v1::Pod;
 use krate_runtime::cri;
@@ -15,6 +16,8 @@ use tokio::sync::Notify;
 pub struct News {
     /// The newest specification, if it changed.
     pub pod: Option<Arc<Pod>>,
+    /// Whether a resize has to wait, if that was looked at anew.
+    pub pending: Option<Option<Pending>>,
     /// The pod is no longer in the API (or its file is gone).
     pub gone: bool,
     /// The node wants to be rid of the pod.

@@ -10,6 +10,7 @@ mod images;
 mod mailbox;
 mod messages;
 mod probing;
+mod resizing;
 mod running;
 mod sandbox;
 mod start;
@@ -20,6 +21,7 @@ pub use mailbox::{Mailbox, News};
 use crate::context::Context;
 use crate::observed::PodRuntime;
 use crate::probe::Results;
+use crate::resize::{Given, Pending};
 use crate::spec;
 use crate::status::{self, Inputs, Verdict, Waiting};
 use crate::sync::backoff::Backoff;
@@ -87,12 +89,17 @@ pub struct Worker {
     retry: HashMap<&'static str, (Timestamp, Duration)>,
     /// When the containers' grace ends.
     ends_at: Option<Timestamp>,
+    /// What the containers were given, why more has to wait, and why a change failed.
+    given: Given,
+    pending: Option<Pending>,
+    resize_error: Option<String>,
 }
 
 impl Worker {
     pub fn new(context: Arc<Context>, pod: Arc<Pod>, mailbox: Mailbox, shutdown: Shutdown) -> Self {
         let last = pod.status.clone().unwrap_or_default();
         let seed = probing::seed(&last);
+        let given = Given::published(&last);
         Self {
             context,
             mailbox,
@@ -116,6 +123,9 @@ impl Worker {
             volumes_changed: false,
             retry: HashMap::new(),
             ends_at: None,
+            given,
+            pending: None,
+            resize_error: None,
         }
     }
 
@@ -167,11 +177,16 @@ impl Worker {
             self.volumes_changed |= pod.metadata.labels != self.pod.metadata.labels
                 || pod.metadata.annotations != self.pod.metadata.annotations;
             let respecified = pod.spec != self.pod.spec;
+            // It shows amounts, too.
+            self.volumes_changed |= !crate::resize::allocate::asks_the_same(&pod, &self.pod);
             let before = std::mem::replace(&mut self.pod, pod);
             if respecified {
                 self.forget_old_images(&before);
                 self.context.references.hold(&self.pod, &self.reference_waker());
             }
+        }
+        if let Some(pending) = news.pending {
+            self.note_pending(pending);
         }
         self.gone |= news.gone;
         if news.verdict.is_some() && self.stage == Stage::Running {
@@ -283,6 +298,11 @@ impl Worker {
             ending: self.stage != Stage::Running,
             ended: self.stage == Stage::Ended,
             verdict: self.verdict.as_ref(),
+            resize: status::Resize {
+                given: &self.given,
+                pending: self.pending.as_ref(),
+                error: self.resize_error.as_deref(),
+            },
         })
     }
 

@@ -40,6 +40,7 @@ impl Worker {
             }
             plan = self.plan(&runtime);
         }
+        next = next.at(self.resize(&runtime).await);
         self.publish(&runtime);
         next
     }

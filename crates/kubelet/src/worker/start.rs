@@ -72,6 +72,7 @@ impl Worker {
         let key = key(&start.container);
         match self.make_and_start(start, sandbox, runtime, referenced, &image).await {
             Ok(id) => {
+                self.given.note(&id, start.container.resources.as_ref());
                 if let Some(latest) = latest.filter(|o| o.has_exited()) {
                     self.restarts.next(&key, ended_at(latest), now);
                 }

@@ -26,6 +26,10 @@ struct Stopping {
 pub struct Stops(BTreeMap<String, Stopping>);
 
 impl Stops {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn is_stopping(&self, id: &str) -> bool {
         self.0.contains_key(id)
     }

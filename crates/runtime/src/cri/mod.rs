@@ -56,6 +56,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn container_status(&self, id: &str) -> Result<ContainerStatus>;
     async fn list_containers(&self, filter: &ContainerFilter) -> Result<Vec<Container>>;
     async fn update_container_resources(&self, id: &str, resources: &LinuxContainerResources) -> Result<()>;
+    /// Changes what the pod's own control group is held to; zero leaves a value as it is.
+    async fn update_pod_sandbox_resources(&self, id: &str, resources: &LinuxContainerResources)
+    -> Result<()>;
     /// Tells the log writer that the log file was renamed.
     async fn reopen_container_log(&self, id: &str) -> Result<()>;
     /// Runs a command in a container and collects its output (bounded to 16 MiB, then cut).

@@ -271,7 +271,10 @@ fn write_files(folder: &Path, spec: &ContainerSpec, record: &ContainerRecord) ->
 }
 
 /// Zero and empty mean "as it is".
-fn merge(mut now: LinuxContainerResources, wanted: &LinuxContainerResources) -> LinuxContainerResources {
+pub(super) fn merge(
+    mut now: LinuxContainerResources,
+    wanted: &LinuxContainerResources,
+) -> LinuxContainerResources {
     let numbers = [
         (&mut now.cpu_period, wanted.cpu_period),
         (&mut now.cpu_quota, wanted.cpu_quota),

@@ -4,7 +4,9 @@ use super::client::call;
 use super::plan;
 use super::state::{SANDBOX_RECORD, SandboxEntry, SandboxRecord, save};
 use super::{EmbeddedRuntime, blocking};
-use crate::cri::{ContainerEventType, Error, NamespaceMode, PodSandboxConfig, Result};
+use crate::cri::{
+    ContainerEventType, Error, LinuxContainerResources, NamespaceMode, PodSandboxConfig, Result,
+};
 use crate::shim::Ready;
 use crate::shim::protocol::Request;
 use crate::shim::spec::{CONTAINERS, SANDBOX_FILE, SHM_FOLDER};
@@ -138,6 +140,20 @@ impl EmbeddedRuntime {
                 )))
             }
         }
+    }
+
+    /// The group of the pod, which its sandboxes share.
+    pub(super) async fn update_sandbox(&self, id: &str, wanted: &LinuxContainerResources) -> Result<()> {
+        let entry = self.sandbox(id)?;
+        let (group, resources) = (self.hierarchies.group(&entry.record.lock().cgroup), wanted.clone());
+        blocking(move || {
+            group.apply(&resources).map_err(|error| Error::io("failed to update the pod's resources", error))
+        })
+        .await?;
+        entry.update(|record| {
+            let now = record.config.linux.resources.take().unwrap_or_default();
+            record.config.linux.resources = Some(super::container::merge(now, wanted));
+        })
     }
 
     pub(super) async fn stop_sandbox(&self, id: &str) -> Result<()> {

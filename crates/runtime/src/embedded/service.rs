@@ -117,6 +117,14 @@ impl Runtime for EmbeddedRuntime {
         self.update_resources(id, resources).await
     }
 
+    async fn update_pod_sandbox_resources(
+        &self,
+        id: &str,
+        resources: &LinuxContainerResources,
+    ) -> Result<()> {
+        self.update_sandbox(id, resources).await
+    }
+
     async fn reopen_container_log(&self, id: &str) -> Result<()> {
         let container = self.container(id)?;
         if container.state() != ContainerState::Running {
