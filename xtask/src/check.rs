@@ -36,6 +36,7 @@ pub fn prepare() -> Outcome {
 pub fn check() -> Outcome {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))?;
+    crate::licences::run()?;
     crate::tidy::run()
 }
 
@@ -52,17 +53,9 @@ pub fn test() -> Outcome {
 pub fn e2e(filter: Option<&str>) -> Outcome {
     if has_nextest() {
         let mut command = cargo();
-        command.args([
-            "nextest",
-            "run",
-            "-p",
-            "krate",
-            "--test",
-            "e2e",
-            "--no-fail-fast",
-            "--test-threads",
-            "2",
-        ]);
+        // The whole workspace, so that crates have the features that the other tests were built with.
+        command.args(["nextest", "run", "--workspace", "-E", "binary(e2e)"]);
+        command.args(["--no-fail-fast", "--test-threads", "2"]);
         return run(command.args(filter));
     }
     run(cargo()
@@ -77,11 +70,11 @@ fn has_nextest() -> bool {
     probe.status().is_ok_and(|s| s.success())
 }
 
-fn cargo() -> Command {
+pub fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-fn run(command: &mut Command) -> Outcome {
+pub fn run(command: &mut Command) -> Outcome {
     eprintln!("$ {}", format!("{command:?}").replace('"', ""));
     match command.status() {
         Ok(status) if status.success() => Ok(()),

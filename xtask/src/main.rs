@@ -3,7 +3,9 @@
 //! One file per command; what a command needs on the machine, it installs.
 
 mod check;
+mod fuzz;
 mod r#gen;
+mod licences;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +32,14 @@ enum Command {
     },
     /// File lengths and headers
     Tidy,
+    /// Run the fuzz targets for a while
+    Fuzz {
+        /// Only this target
+        target: Option<String>,
+        /// For how long each, in seconds
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+    },
     /// Make the data files of `crates/api/data` from a folder of facts about the API
     Gen {
         /// The folder with `openapi/swagger.json`, `proto-fields.tsv`, `api-fields-*.tsv` and their like
@@ -44,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check => check::check(),
         Command::E2e { filter } => check::prepare().and_then(|()| check::e2e(filter.as_deref())),
         Command::Tidy => tidy::run(),
+        Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
         Command::Gen { facts } => r#gen::run(&facts).map_err(|e| e.to_string()),
     };
     match done {

@@ -3,6 +3,7 @@
 //! A credential that is shown and not good is `401 Unauthorized`, never anonymous. Nothing here decides
 //! what somebody may do.
 
+pub(crate) mod bootstrap;
 pub(crate) mod certificate;
 pub(crate) mod impersonate;
 pub(crate) mod token;

@@ -146,16 +146,19 @@ impl Tokens {
     }
 }
 
-/// The identity of a token and the audiences for which it is good here. Without `audiences` the server's
+/// The identity of a token (a service account's or a bootstrap one) and the audiences for which it is good here. Without `audiences` the server's
 /// own is meant.
 pub(crate) async fn authenticate(
     server: &Inner,
     token: &str,
     audiences: &[String],
 ) -> Result<(UserInfo, Vec<String>), Refusal> {
-    let claims = server.authn.tokens.verify(token, server.clock.now())?;
     let own = vec![server.authn.tokens.issuer.clone()];
     let wanted = if audiences.is_empty() { own } else { audiences.to_vec() };
+    if let Some((id, secret)) = super::bootstrap::split(token) {
+        return Ok((super::bootstrap::authenticate(server, id, secret).await?, wanted));
+    }
+    let claims = server.authn.tokens.verify(token, server.clock.now())?;
     let common: Vec<String> = wanted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
     if common.is_empty() {
         return Err(Refusal::Audience(claims.aud, wanted));

@@ -4,8 +4,8 @@
 //!
 //! Decodes what comes from outside: every length is bounded, and a malformed frame ends the connection.
 
-mod frame;
-mod headers;
+pub mod frame;
+pub mod headers;
 
 use super::outgoing::{INCOMING, Out, Outgoing, QUEUE};
 use bytes::Bytes;
