@@ -13,7 +13,7 @@ pub use validate::{dns_subdomain_faults, key_faults, value_faults};
 pub type Labels = BTreeMap<String, String>;
 
 /// How a requirement compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operator {
     In,
     NotIn,
@@ -27,7 +27,7 @@ pub enum Operator {
 }
 
 /// One condition on one label. All conditions of a selector must hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     key: String,
     operator: Operator,
@@ -104,7 +104,7 @@ impl fmt::Display for Requirement {
 }
 
 /// A conjunction of requirements, or nothing at all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Selector {
     requirements: Vec<Requirement>,
     nothing: bool,
@@ -168,6 +168,15 @@ impl Selector {
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
         !self.nothing && self.requirements.iter().all(|r| r.matches(labels))
+    }
+
+    /// Matches what both match.
+    #[must_use]
+    pub fn and(mut self, other: &Self) -> Self {
+        self.nothing |= other.nothing;
+        self.requirements.extend(other.requirements.iter().cloned());
+        self.requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        self
     }
 
     /// Whether it matches everything.

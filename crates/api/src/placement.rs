@@ -228,6 +228,13 @@ pub fn tolerated(tolerations: &[Toleration], taint: &Taint) -> bool {
     tolerations.iter().any(|toleration| toleration.tolerates(taint))
 }
 
+/// Whether one of a node's taints keeps away pods that do not tolerate it.
+#[must_use]
+pub fn repelled(tolerations: &[Toleration], taints: &[Taint]) -> bool {
+    let hard = |effect| matches!(effect, Effect::NoSchedule | Effect::NoExecute);
+    taints.iter().any(|taint| hard(taint.effect) && !tolerated(tolerations, taint))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,9 @@
 //! One pod's search for a node: filter, score, choose. Pure but for the dice.
 //!
 //! Pods of one template share their work: what node-local plugins said of a node is remembered beside the
-//! node's generation ([`Memo`]) and asked for again only when the node has changed. The result is the same
-//! with and without it.
+//! node's generation ([`Memo`]) and asked for again only when the node has changed. Plugins whose judgement
+//! depends on other nodes are asked every time, after the others. The result is the same with and without
+//! the memory.
 
 use crate::diagnosis::Diagnosis;
 use crate::framework::{Look, NodeFilter, NodeScore, Unfit};
@@ -42,11 +43,12 @@ pub struct Attempt<'a> {
     pub table: &'a Table,
     pub pod: &'a PodView,
     pub nominated: &'a Nominated,
-    filters: Filters<'a>,
+    /// Those whose answers can be remembered, and those that are asked every time.
+    local: Filters<'a>,
+    others: Filters<'a>,
     /// The only nodes that can fit, if plugins know.
     only: Option<Vec<Slot>>,
     only_said: BTreeSet<&'static str>,
-    is_local: bool,
 }
 
 /// Nodes that fit, and why the others do not.
@@ -69,10 +71,10 @@ impl<'a> Attempt<'a> {
             table,
             pod,
             nominated,
-            filters: Vec::new(),
+            local: Vec::new(),
+            others: Vec::new(),
             only: None,
             only_said: BTreeSet::new(),
-            is_local: true,
         };
         for (plugin, _) in &profile.plugins {
             match plugin.filter(pod, table) {
@@ -100,14 +102,8 @@ impl<'a> Attempt<'a> {
             });
             self.only_said.insert(name);
         }
-        self.is_local &= filter.is_local();
-        self.filters.push((name, filter));
-    }
-
-    /// Whether what is said of a node can be remembered.
-    #[must_use]
-    pub fn is_local(&self) -> bool {
-        self.is_local
+        let filters = if filter.is_local() { &mut self.local } else { &mut self.others };
+        filters.push((name, filter));
     }
 
     /// Searches for nodes, beginning at `start` of the table's order; `start` moves on past the nodes that
@@ -157,26 +153,29 @@ impl<'a> Attempt<'a> {
             }
             trial.fits()?;
         }
-        let Some(memo) = memo.filter(|_| self.is_local) else { return self.ask(node) };
-        match memo.verdict(slot, node.generation) {
+        self.judge_alone(node, memo)?;
+        ask(&self.others, node)
+    }
+
+    /// What the plugins say that look at nothing but the node.
+    fn judge_alone(&self, node: &NodeInfo, memo: Option<&mut Memo>) -> Result<(), (&'static str, Unfit)> {
+        let Some(memo) = memo else { return ask(&self.local, node) };
+        match memo.verdict(node.slot, node.generation) {
             Verdict::Fits => Ok(()),
             Verdict::Unfit(said) => Err((said.0, said.1.clone())),
             Verdict::Unknown => {
-                let said = self.ask(node);
-                memo.remember(slot, node.generation, said.as_ref().err());
+                let said = ask(&self.local, node);
+                memo.remember(node.slot, node.generation, said.as_ref().err());
                 said
             }
         }
     }
 
-    fn ask(&self, node: &NodeInfo) -> Result<(), (&'static str, Unfit)> {
-        ask(&self.filters, node)
-    }
-
     /// A node to try changes on.
     #[must_use]
     pub fn trial(&self, slot: Slot) -> Trial<'a> {
-        let filters = self.filters.iter().map(|(name, filter)| (*name, filter.boxed_clone())).collect();
+        let filters = self.local.iter().chain(&self.others);
+        let filters = filters.map(|(name, filter)| (*name, filter.boxed_clone())).collect();
         Trial { node: self.table.node(slot).clone(), filters }
     }
 
@@ -186,14 +185,14 @@ impl<'a> Attempt<'a> {
         if fitting.len() <= 1 {
             return fitting.first().copied();
         }
-        let scores: Vec<(Box<dyn NodeScore + '_>, i64)> = (self.profile.plugins.iter())
+        let scores = (self.profile.plugins.iter())
             .filter(|(_, weight)| *weight != 0)
-            .filter_map(|(plugin, weight)| Some((plugin.score(self.pod, self.table, fitting)?, *weight)))
-            .collect();
-        let is_local = self.is_local && scores.iter().all(|(score, _)| score.is_local());
-        let columns = self.columns(fitting, &scores, memo.filter(|_| is_local));
+            .filter_map(|(plugin, weight)| Some((plugin.score(self.pod, self.table, fitting)?, *weight)));
+        let (local, others): (Vec<_>, Vec<_>) = scores.partition(|(score, _)| score.is_local());
+        let columns = self.columns(fitting, &local, memo);
+        let columns = columns.into_iter().chain(self.columns(fitting, &others, None));
         let mut totals = vec![0; fitting.len()];
-        for ((score, weight), mut column) in scores.iter().zip(columns) {
+        for ((score, weight), mut column) in local.iter().chain(&others).zip(columns) {
             score.normalize(&mut column);
             for (total, one) in totals.iter_mut().zip(column) {
                 *total += one * weight;

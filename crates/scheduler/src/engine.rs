@@ -218,7 +218,7 @@ impl Engine {
             Ok(attempt) => attempt,
             Err(diagnosis) => return (None, diagnosis, PostFilterResult::default()),
         };
-        let mut memo = attempt.is_local().then(|| self.memos.of(pod.signature, table.epoch()));
+        let mut memo = Some(self.memos.of(pod.signature, table.epoch()));
         let nominated = self.nominated.node_of(&pod.uid).and_then(|node| table.slot(node));
         if let Some(slot) = nominated
             && attempt.judge(slot, memo.as_deref_mut()).is_ok()

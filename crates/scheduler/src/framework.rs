@@ -12,8 +12,9 @@
 //! | PreBind, Bind, PostBind | [`Plugin::pre_bind`], [`Plugin::bind`], [`Plugin::post_bind`], off the loop |
 //! | EventsToRegister, hints | [`Plugin::interests`], [`Plugin::hint`]: what may help a pod it refused |
 //!
-//! A plugin is a small file in [`crate::plugins`]. What a filter or score says about a node must depend
-//! only on the pod, the node and what [`NodeFilter::is_local`] admits to: pods of one template share it.
+//! A plugin is a small file in [`crate::plugins`]. What a filter or score says about a node must depend on
+//! nothing but the pod's signature and the node, for pods of one template share it; one that looks at more
+//! says so ([`NodeFilter::is_local`]) and is asked every time.
 
 use crate::budgets::Budgets;
 use crate::cycle::Attempt;

@@ -4,7 +4,7 @@
 use crate::budgets::Budget;
 use crate::queue::Waiting;
 use crate::view::{NodeView, PodView};
-use krate_api::labels::Labels;
+use krate_api::labels::{Labels, Selector};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -45,6 +45,8 @@ impl<K: Hash + Eq + Clone, V> Changes<K, V> {
 
 /// Namespace and name.
 pub type PodKey = (Arc<str>, Arc<str>);
+/// Kind, namespace and name of what selects pods.
+pub type OwnerKey = (&'static str, Arc<str>, Arc<str>);
 
 /// A decision that could not be carried out.
 pub struct Failure {
@@ -58,6 +60,7 @@ pub struct Mail {
     pub nodes: Vec<(Arc<str>, Change<Arc<NodeView>>)>,
     pub namespaces: Vec<(String, Change<Labels>)>,
     pub budgets: Vec<(String, Change<Arc<Budget>>)>,
+    pub owners: Vec<(OwnerKey, Change<Selector>)>,
     pub pods: Vec<(PodKey, Change<Arc<PodView>>)>,
     pub failures: Vec<Failure>,
 }
@@ -67,6 +70,7 @@ struct Boxes {
     nodes: Changes<Arc<str>, Arc<NodeView>>,
     namespaces: Changes<String, Labels>,
     budgets: Changes<String, Arc<Budget>>,
+    owners: Changes<OwnerKey, Selector>,
     pods: Changes<PodKey, Arc<PodView>>,
     failures: Vec<Failure>,
 }
@@ -101,6 +105,12 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    /// What a Service or a controller selects.
+    pub fn owner(&self, key: OwnerKey, selector: Option<Selector>) {
+        self.boxes.lock().owners.put(key, None, selector);
+        self.wake.notify_one();
+    }
+
     pub fn failed(&self, failure: Failure) {
         self.boxes.lock().failures.push(failure);
         self.wake.notify_one();
@@ -113,6 +123,7 @@ impl Inbox {
             nodes: boxes.nodes.take(),
             namespaces: boxes.namespaces.take(),
             budgets: boxes.budgets.take(),
+            owners: boxes.owners.take(),
             pods: boxes.pods.take(),
             failures: std::mem::take(&mut boxes.failures),
         }

@@ -106,6 +106,8 @@ mod tests {
             ("NodeAffinity", 2),
             ("NodeResourcesFit", 1),
             ("NodeResourcesBalancedAllocation", 1),
+            ("PodTopologySpread", 2),
+            ("InterPodAffinity", 2),
             ("ImageLocality", 1),
         ] {
             assert_eq!(weights[plugin], weight, "{plugin}");

@@ -11,8 +11,10 @@ use crate::plugins;
 use crate::profile::{ConfigError, Profile, ProfileConfig};
 use crate::queue::Waiting;
 use crate::report::{self, Reporter};
+use crate::tally::{Owner, Selects};
 use crate::view::{NodeView, PodView};
-use krate_api::types::core::v1::{Namespace, Node, Pod};
+use krate_api::types::apps::v1::{ReplicaSet, StatefulSet};
+use krate_api::types::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
 use krate_api::types::policy::v1::PodDisruptionBudget;
 use krate_api::{Object, Status};
 use krate_base::metrics::Metrics;
@@ -156,8 +158,30 @@ impl Scheduler {
                 to.namespace(&name, after);
             }
         });
-        tokio::join!(nodes.synced(), pods.synced(), namespaces.synced(), budgets.synced());
+        let owners = async {
+            tokio::join!(
+                follow::<Service>(&informers, inbox),
+                follow::<ReplicationController>(&informers, inbox),
+                follow::<ReplicaSet>(&informers, inbox),
+                follow::<StatefulSet>(&informers, inbox),
+            )
+        };
+        tokio::join!(nodes.synced(), pods.synced(), namespaces.synced(), budgets.synced(), owners);
     }
+}
+
+/// Follows what selects pods; returns when the first state is in the inbox.
+async fn follow<K: Selects>(informers: &Informers, inbox: &Arc<Inbox>) {
+    let owners = informers.get::<Owner<K>>(Source::of::<K>());
+    let to = inbox.clone();
+    owners.subscribe(move |old, new| {
+        let Some(any) = new.or(old) else { return };
+        let selector = |owner: &Arc<Owner<K>>| owner.selector.clone();
+        if old.is_none() || new.is_none() || old.and_then(selector) != new.and_then(selector) {
+            to.owner((K::KIND, any.namespace.clone(), any.name.clone()), new.and_then(selector));
+        }
+    });
+    owners.synced().await;
 }
 
 /// Everything that carries decisions out.
@@ -205,12 +229,15 @@ async fn until(next: Option<Instant>) {
 impl Desk {
     /// Lets the engine know what has happened.
     fn read(self: &Arc<Self>, engine: &mut Engine, now: Instant) {
-        let Mail { nodes, namespaces, budgets, pods, failures } = self.inbox.take();
+        let Mail { nodes, namespaces, budgets, owners, pods, failures } = self.inbox.take();
         for (name, (_, labels)) in namespaces {
             engine.namespace(&name, labels, now);
         }
         for (key, (_, budget)) in budgets {
             engine.budget(key, budget);
+        }
+        for ((kind, namespace, name), (_, selector)) in owners {
+            engine.cluster.table.selectors.set(kind, &namespace, &name, selector);
         }
         for (_, (old, new)) in nodes {
             engine.node(old, new, now);

@@ -3,8 +3,10 @@
 //! A node has a slot for as long as it exists, and a generation that grows with every change to it or to
 //! its pods: who remembers a judgement remembers the generation beside it.
 
+use crate::tally::{Carried, Question, Selectors, Tallies, Tally};
 use crate::view::{HostPort, NodeView, PodView, Resources};
 use krate_api::labels::Labels;
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -21,9 +23,9 @@ pub struct NodeInfo {
     /// CPU and memory that its pods are taken to use when nodes are scored.
     pub usage: [i64; 2],
     pub ports: Vec<HostPort>,
-    /// Number of its pods with required anti-affinity.
-    pub anti_affine: usize,
     pub generation: u64,
+    /// Where it is in the table.
+    pub slot: Slot,
 }
 
 impl NodeInfo {
@@ -37,7 +39,6 @@ impl NodeInfo {
         self.requested.pods += 1;
         self.usage = [self.usage[0] + pod.usage[0], self.usage[1] + pod.usage[1]];
         self.ports.extend(pod.ports.iter().cloned());
-        self.anti_affine += usize::from(is_anti_affine(&pod));
         self.pods.push(pod);
     }
 
@@ -48,7 +49,6 @@ impl NodeInfo {
         self.requested.sub(&pod.requests);
         self.requested.pods -= 1;
         self.usage = [self.usage[0] - pod.usage[0], self.usage[1] - pod.usage[1]];
-        self.anti_affine -= usize::from(is_anti_affine(&pod));
         for port in &pod.ports {
             if let Some(at) = self.ports.iter().position(|taken| taken == port) {
                 self.ports.swap_remove(at);
@@ -58,8 +58,16 @@ impl NodeInfo {
     }
 }
 
-fn is_anti_affine(pod: &PodView) -> bool {
-    pod.affinity.as_ref().is_some_and(|affinity| !affinity.required_anti.is_empty())
+/// Labels of the namespaces.
+#[derive(Default)]
+pub struct Namespaces(HashMap<String, Labels>);
+
+impl Namespaces {
+    #[must_use]
+    pub fn labels(&self, name: &str) -> &Labels {
+        static NONE: Labels = BTreeMap::new();
+        self.0.get(name).unwrap_or(&NONE)
+    }
 }
 
 /// All nodes.
@@ -78,10 +86,12 @@ pub struct Table {
     epoch: u64,
     /// On how many nodes an image is.
     images: HashMap<String, usize>,
-    /// Number of pods with required anti-affinity.
-    anti_affine: usize,
-    /// Labels of the namespaces.
-    namespaces: HashMap<String, Labels>,
+    namespaces: Namespaces,
+    /// What plugins have asked to be counted.
+    tallies: Mutex<Tallies>,
+    carried: Carried,
+    /// What Services and controllers select.
+    pub selectors: Selectors,
 }
 
 impl Table {
@@ -138,22 +148,30 @@ impl Table {
         self.images.get(name).copied().unwrap_or(0)
     }
 
-    #[must_use]
-    pub fn has_anti_affine_pods(&self) -> bool {
-        self.anti_affine > 0
-    }
-
     pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
         match labels {
-            Some(labels) => drop(self.namespaces.insert(name.to_owned(), labels)),
-            None => drop(self.namespaces.remove(name)),
+            Some(labels) => drop(self.namespaces.0.insert(name.to_owned(), labels)),
+            None => drop(self.namespaces.0.remove(name)),
         }
+        self.tallies.get_mut().namespace_changed();
     }
 
     #[must_use]
-    pub fn namespace(&self, name: &str) -> &Labels {
-        static NONE: Labels = BTreeMap::new();
-        self.namespaces.get(name).unwrap_or(&NONE)
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
+    /// The answer to a question, which follows the table from now on.
+    #[must_use]
+    pub fn tally(&self, question: Question) -> Arc<Tally> {
+        let nodes = self.slots.iter().enumerate().filter_map(|(slot, node)| Some((slot, node.as_ref()?)));
+        self.tallies.lock().of(question, nodes, &self.namespaces)
+    }
+
+    /// What the pods on the nodes want of others.
+    #[must_use]
+    pub fn carried(&self) -> &Carried {
+        &self.carried
     }
 
     /// Adds a node or replaces what is known of it.
@@ -170,22 +188,38 @@ impl Table {
                 self.epoch += 1;
             }
             self.unordered |= old.zone() != view.zone();
+            if old.labels != view.labels || old.taints != view.taints {
+                self.recount(slot, &old);
+            }
             return;
         }
         let mut node = NodeInfo::new(view.clone());
         node.generation = self.generation;
         for pod in self.homeless.remove(&view.name).unwrap_or_default() {
+            self.carried.count(&view, &pod, 1);
             node.add(pod);
         }
         let slot = self.free.pop().unwrap_or(self.slots.len());
         if slot == self.slots.len() {
             self.slots.push(None);
         }
+        node.slot = slot;
+        self.tallies.get_mut().set_node(slot, &node, &self.namespaces);
         self.slots[slot] = Some(node);
         self.names.insert(view.name.clone(), slot);
         self.count_images(&view, true);
         self.epoch += 1;
         self.unordered = true;
+    }
+
+    /// A node's labels or taints are others than before: so are the domains that its pods are in.
+    fn recount(&mut self, slot: Slot, old: &NodeView) {
+        let Some(node) = &self.slots[slot] else { return };
+        for pod in &node.pods {
+            self.carried.count(old, pod, -1);
+            self.carried.count(&node.view, pod, 1);
+        }
+        self.tallies.get_mut().set_node(slot, node, &self.namespaces);
     }
 
     /// Forgets a node; its pods are homeless until they go as well.
@@ -194,6 +228,8 @@ impl Table {
         let Some(node) = self.slots[slot].take() else { return };
         self.free.push(slot);
         self.count_images(&node.view, false);
+        self.tallies.get_mut().remove_node(slot);
+        node.pods.iter().for_each(|pod| self.carried.count(&node.view, pod, -1));
         if !node.pods.is_empty() {
             self.homeless.insert(name, node.pods);
         }
@@ -202,35 +238,37 @@ impl Table {
     }
 
     pub fn add_pod(&mut self, node: &Arc<str>, pod: Arc<PodView>) {
-        self.anti_affine += usize::from(is_anti_affine(&pod));
         self.generation += 1;
         let generation = self.generation;
-        match self.slot(node).and_then(|slot| self.slots[slot].as_mut()) {
-            Some(info) => {
-                info.add(pod);
-                info.generation = generation;
-            }
-            None => self.homeless.entry(node.clone()).or_default().push(pod),
+        let Some(slot) = self.slot(node) else {
+            return self.homeless.entry(node.clone()).or_default().push(pod);
+        };
+        if let Some(info) = self.slots[slot].as_mut() {
+            self.carried.count(&info.view, &pod, 1);
+            self.tallies.get_mut().count(slot, &pod, 1, &self.namespaces);
+            info.add(pod);
+            info.generation = generation;
         }
     }
 
     pub fn remove_pod(&mut self, node: &str, uid: &str) {
         self.generation += 1;
         let generation = self.generation;
-        let removed = match self.slot(node).and_then(|slot| self.slots[slot].as_mut()) {
-            Some(info) => {
-                info.generation = generation;
-                info.remove(uid)
-            }
-            None => self.homeless.get_mut(node).and_then(|pods| {
-                let at = pods.iter().position(|pod| &*pod.uid == uid)?;
-                Some(pods.swap_remove(at))
-            }),
-        };
-        if self.homeless.get(node).is_some_and(Vec::is_empty) {
+        let Some(slot) = self.slot(node) else { return self.remove_homeless(node, uid) };
+        let Some(info) = self.slots[slot].as_mut() else { return };
+        info.generation = generation;
+        if let Some(pod) = info.remove(uid) {
+            self.carried.count(&info.view, &pod, -1);
+            self.tallies.get_mut().count(slot, &pod, -1, &self.namespaces);
+        }
+    }
+
+    fn remove_homeless(&mut self, node: &str, uid: &str) {
+        let Some(pods) = self.homeless.get_mut(node) else { return };
+        pods.retain(|pod| &*pod.uid != uid);
+        if pods.is_empty() {
             self.homeless.remove(node);
         }
-        self.anti_affine -= usize::from(removed.is_some_and(|pod| is_anti_affine(&pod)));
     }
 
     /// Puts the order right after nodes came or went.

@@ -4,10 +4,12 @@ mod balanced_allocation;
 mod default_binder;
 mod default_preemption;
 mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_unschedulable;
+mod pod_topology_spread;
 mod priority_sort;
 pub mod resources_fit;
 mod scheduling_gates;
@@ -15,6 +17,7 @@ mod taint_toleration;
 
 use crate::framework::Plugin;
 use krate_client::Transport;
+pub use pod_topology_spread::Defaulting;
 pub use resources_fit::{Shape, Strategy};
 pub use scheduling_gates::MESSAGE as GATED;
 use std::sync::Arc;
@@ -28,12 +31,25 @@ pub struct Settings {
     pub scored: Vec<(String, i64)>,
     /// Resources that `NodeResourcesBalancedAllocation` balances.
     pub balanced: Vec<(String, i64)>,
+    /// How `PodTopologySpread` spreads pods without constraints.
+    pub spread: Defaulting,
+    /// What a required term of a pod that is there counts to `InterPodAffinity`, 0 to 100.
+    pub hard_pod_affinity_weight: i64,
+    /// Whether `InterPodAffinity` scores only by what the pod itself prefers.
+    pub ignore_preferred_terms_of_existing_pods: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let both = || vec![("cpu".to_owned(), 1), ("memory".to_owned(), 1)];
-        Self { strategy: Strategy::LeastAllocated, scored: both(), balanced: both() }
+        Self {
+            strategy: Strategy::LeastAllocated,
+            scored: both(),
+            balanced: both(),
+            spread: Defaulting::System,
+            hard_pod_affinity_weight: 1,
+            ignore_preferred_terms_of_existing_pods: false,
+        }
     }
 }
 
@@ -50,6 +66,8 @@ pub fn all(settings: &Settings) -> Vec<(Arc<dyn Plugin>, i64)> {
         (Arc::new(node_affinity::NodeAffinity), 2),
         (Arc::new(node_ports::NodePorts), 0),
         (Arc::new(resources_fit::NodeResourcesFit::new(settings)), 1),
+        (Arc::new(pod_topology_spread::PodTopologySpread::new(settings)), 2),
+        (Arc::new(inter_pod_affinity::InterPodAffinity::new(settings)), 2),
         (Arc::new(default_preemption::DefaultPreemption), 0),
         (Arc::new(balanced_allocation::BalancedAllocation::new(settings)), 1),
         (Arc::new(image_locality::ImageLocality), 1),

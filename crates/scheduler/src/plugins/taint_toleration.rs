@@ -4,7 +4,7 @@
 use crate::framework::{Look, NodeFilter, NodeScore, Plugin, Unfit, normalize};
 use crate::queue::{Event, Events, Hint};
 use crate::table::{NodeInfo, Slot, Table};
-use crate::view::{Effect, NodeView, PodView, Toleration, tolerated};
+use crate::view::{Effect, PodView, Toleration, repelled};
 
 const REASON: &str = "node(s) had untolerated taint(s)";
 
@@ -13,14 +13,9 @@ pub struct TaintToleration;
 #[derive(Clone)]
 struct Filter<'a>(&'a [Toleration]);
 
-fn repels(tolerations: &[Toleration], node: &NodeView) -> bool {
-    let hard = |effect| matches!(effect, Effect::NoSchedule | Effect::NoExecute);
-    node.taints.iter().any(|taint| hard(taint.effect) && !tolerated(tolerations, taint))
-}
-
 impl NodeFilter for Filter<'_> {
     fn check(&self, node: &NodeInfo) -> Result<(), Unfit> {
-        if repels(self.0, &node.view) { Err(Unfit::for_good(REASON)) } else { Ok(()) }
+        if repelled(self.0, &node.view.taints) { Err(Unfit::for_good(REASON)) } else { Ok(()) }
     }
 
     fn boxed_clone<'b>(&self) -> Box<dyn NodeFilter + 'b>
@@ -66,9 +61,9 @@ impl Plugin for TaintToleration {
 
     fn hint(&self, pod: &PodView, event: &Event) -> Hint {
         match event {
-            Event::NodeAdded(node) => (!repels(&pod.tolerations, node)).into(),
+            Event::NodeAdded(node) => (!repelled(&pod.tolerations, &node.taints)).into(),
             Event::NodeChanged { old, new } => {
-                (repels(&pod.tolerations, old) && !repels(&pod.tolerations, new)).into()
+                (repelled(&pod.tolerations, &old.taints) && !repelled(&pod.tolerations, &new.taints)).into()
             }
             Event::ItselfChanged { old, new } => (old.tolerations != new.tolerations).into(),
             _ => Hint::Skip,

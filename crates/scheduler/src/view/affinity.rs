@@ -58,7 +58,7 @@ fn with_keys(
 }
 
 /// One term of affinity between pods.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodTerm {
     pub key: String,
     pub selector: Selector,
@@ -87,6 +87,16 @@ impl PodTerm {
     pub fn matches(&self, namespace: &str, namespace_labels: &Labels, labels: &Labels) -> bool {
         let in_namespace = self.namespaces.iter().any(|name| name == namespace)
             || self.namespace_selector.as_ref().is_some_and(|s| s.matches(namespace_labels));
+        in_namespace && self.selector.matches(labels)
+    }
+}
+
+impl PodTerm {
+    /// Whether the term may be about a pod, as far as can be told without the labels of its namespace.
+    #[must_use]
+    pub fn may_match(&self, namespace: &str, labels: &Labels) -> bool {
+        let in_namespace =
+            self.namespace_selector.is_some() || self.namespaces.iter().any(|name| name == namespace);
         in_namespace && self.selector.matches(labels)
     }
 }

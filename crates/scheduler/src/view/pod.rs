@@ -74,6 +74,8 @@ pub struct PodView {
     pub tolerations: Vec<Toleration>,
     pub spread: Vec<Spread>,
     pub affinity: Option<Box<PodAffinity>>,
+    /// Kind and name of the controller that selects it.
+    pub controller: Option<(&'static str, Arc<str>)>,
     /// Equal for pods that every node-local plugin judges alike.
     pub signature: u64,
 }
@@ -114,6 +116,7 @@ impl PodView {
             tolerations: spec.tolerations.iter().flatten().filter_map(Toleration::of).collect(),
             spread: Spread::all(spec, meta.labels.as_ref()),
             affinity: PodAffinity::of(spec, meta.namespace.as_deref().unwrap_or_default()).map(Box::new),
+            controller: crate::tally::controller(meta.owner_references.as_deref().unwrap_or_default()),
             signature: 0,
         };
         view.signature = view.sign();
