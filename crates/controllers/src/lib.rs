@@ -30,6 +30,7 @@ mod portion;
 mod ranking;
 mod replicas;
 mod slow_start;
+mod stateful_set;
 mod taint_eviction;
 #[cfg(test)]
 mod tests;
@@ -70,6 +71,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("ttl-after-finished-controller", job::ttl::start),
     ("replicationcontroller-controller", replicas::start_replication_controllers),
     ("daemonset-controller", daemon_set::start),
+    ("statefulset-controller", stateful_set::start),
 ];
 
 /// Starts all controllers under the context's supervisor: at once, or whenever this process leads.
