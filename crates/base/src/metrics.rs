@@ -23,15 +23,52 @@ struct Family {
     kind: Kind,
     help: &'static str,
     buckets: &'static [f64],
-    values: BTreeMap<Series, f64>,
+    values: BTreeMap<Series, Value>,
     histograms: BTreeMap<Series, Histogram>,
 }
 
-#[derive(Debug, Clone)]
-struct Histogram {
+/// One series of a counter or gauge: for whoever changes it often, to find it once. Clones share it.
+#[derive(Clone, Default, Debug)]
+pub struct Value(Arc<Mutex<f64>>);
+
+impl Value {
+    pub fn add(&self, by: f64) {
+        *self.0.lock() += by;
+    }
+
+    pub fn set(&self, to: f64) {
+        *self.0.lock() = to;
+    }
+}
+
+/// One series of a histogram: for whoever counts into it often, to find it once. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    bounds: &'static [f64],
+    counted: Arc<Mutex<Counted>>,
+}
+
+#[derive(Debug)]
+struct Counted {
     counts: Vec<u64>,
     sum: f64,
     count: u64,
+}
+
+impl Histogram {
+    fn new(bounds: &'static [f64]) -> Self {
+        let counted = Counted { counts: vec![0; bounds.len()], sum: 0.0, count: 0 };
+        Self { bounds, counted: Arc::new(Mutex::new(counted)) }
+    }
+
+    /// Counts a value.
+    pub fn observe(&self, value: f64) {
+        let mut counted = self.counted.lock();
+        let first = self.bounds.partition_point(|bound| *bound < value);
+        counted.counts[first..].iter_mut().for_each(|count| *count += 1);
+        counted.sum += value;
+        counted.count += 1;
+    }
 }
 
 /// A set of metrics. Clones share it.
@@ -41,22 +78,48 @@ pub struct Metrics(Arc<Mutex<BTreeMap<&'static str, Family>>>);
 impl Metrics {
     /// Adds to a counter (made on first use).
     pub fn add(&self, name: &'static str, help: &'static str, labels: Series, by: f64) {
-        self.with(name, help, Kind::Counter, &[], |f| *f.values.entry(labels).or_default() += by);
+        self.counter(name, help, labels).add(by);
+    }
+
+    /// A counter's series (made on first use).
+    #[must_use]
+    pub fn counter(&self, name: &'static str, help: &'static str, labels: Series) -> Value {
+        self.with(name, help, Kind::Counter, &[], |f| f.values.entry(labels).or_default().clone())
+    }
+
+    /// A gauge's series (made on first use).
+    #[must_use]
+    pub fn gauge(&self, name: &'static str, help: &'static str, labels: Series) -> Value {
+        self.with(name, help, Kind::Gauge, &[], |f| f.values.entry(labels).or_default().clone())
+    }
+
+    /// A histogram's series with the given upper bounds (seconds or whatever the name says), made on first
+    /// use.
+    #[must_use]
+    pub fn histogram(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        buckets: &'static [f64],
+        labels: Series,
+    ) -> Histogram {
+        self.with(name, help, Kind::Histogram, buckets, |f| {
+            let bounds = f.buckets;
+            f.histograms.entry(labels).or_insert_with(|| Histogram::new(bounds)).clone()
+        })
     }
 
     /// Sets a gauge (made on first use).
     pub fn set(&self, name: &'static str, help: &'static str, labels: Series, to: f64) {
-        self.with(name, help, Kind::Gauge, &[], |f| {
-            f.values.insert(labels, to);
-        });
+        self.gauge(name, help, labels).set(to);
     }
 
     /// Changes a gauge by `by`.
     pub fn change(&self, name: &'static str, help: &'static str, labels: Series, by: f64) {
-        self.with(name, help, Kind::Gauge, &[], |f| *f.values.entry(labels).or_default() += by);
+        self.gauge(name, help, labels).add(by);
     }
 
-    /// Counts `value` into a histogram with the given upper bounds (seconds or whatever the name says).
+    /// Counts `value` into a histogram's series; see [`Metrics::histogram`].
     pub fn observe(
         &self,
         name: &'static str,
@@ -65,19 +128,7 @@ impl Metrics {
         labels: Series,
         value: f64,
     ) {
-        self.with(name, help, Kind::Histogram, buckets, |f| {
-            let bounds = f.buckets;
-            let h = f.histograms.entry(labels).or_insert_with(|| Histogram {
-                counts: vec![0; bounds.len()],
-                sum: 0.0,
-                count: 0,
-            });
-            for (count, _) in h.counts.iter_mut().zip(bounds).filter(|(_, bound)| value <= **bound) {
-                *count += 1;
-            }
-            h.sum += value;
-            h.count += 1;
-        });
+        self.histogram(name, help, buckets, labels).observe(value);
     }
 
     /// The text exposition of every metric (format version 0.0.4).
@@ -92,9 +143,10 @@ impl Metrics {
             };
             let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
             for (series, value) in &family.values {
-                let _ = writeln!(out, "{name}{} {value}", braces(series, None));
+                let _ = writeln!(out, "{name}{} {}", braces(series, None), value.0.lock());
             }
-            for (series, h) in &family.histograms {
+            for (series, histogram) in &family.histograms {
+                let h = histogram.counted.lock();
                 for (bound, count) in family.buckets.iter().zip(&h.counts) {
                     let _ =
                         writeln!(out, "{name}_bucket{} {count}", braces(series, Some(&bound.to_string())));
@@ -107,14 +159,14 @@ impl Metrics {
         out
     }
 
-    fn with(
+    fn with<T>(
         &self,
         name: &'static str,
         help: &'static str,
         kind: Kind,
         buckets: &'static [f64],
-        change: impl FnOnce(&mut Family),
-    ) {
+        change: impl FnOnce(&mut Family) -> T,
+    ) -> T {
         let mut families = self.0.lock();
         let family = families.entry(name).or_insert_with(|| Family {
             kind,
@@ -124,7 +176,7 @@ impl Metrics {
             histograms: BTreeMap::new(),
         });
         debug_assert_eq!(family.kind, kind, "{name} is used as two kinds of metric");
-        change(family);
+        change(family)
     }
 }
 

@@ -113,7 +113,8 @@ impl Supervisor {
     }
 
     fn set(&self, name: &str, health: Health) {
-        self.health.send_if_modified(|all| all.insert(name.to_owned(), health.clone()).as_ref() != Some(&health));
+        self.health
+            .send_if_modified(|all| all.insert(name.to_owned(), health.clone()).as_ref() != Some(&health));
     }
 }
 

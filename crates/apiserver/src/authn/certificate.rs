@@ -1,7 +1,8 @@
 //! Identity from a client certificate of the cluster's authority: common name and organizations.
 //!
-//! The handshake takes any certificate whose key the client has; whether it is one of ours and valid now
-//! is decided here per request, so that a bad one is a `401` and not a broken connection.
+//! The handshake takes any certificate whose key the client has; whether it is one of ours is decided here
+//! with the first request of a connection (a signature to verify, which costs more than most requests), and
+//! whether it is valid now with every one. A bad one is a `401` and not a broken connection.
 
 use crate::pki::Authority;
 use crate::server::StartError;
@@ -15,7 +16,8 @@ use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureS
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use sha2::{Digest as _, Sha256};
-use std::sync::Arc;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -47,8 +49,20 @@ impl Certificates {
         })
     }
 
-    /// The identity of a chain, if it is ours and valid at `now`.
-    pub fn user(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Option<UserInfo> {
+    /// The identity of a connection's chain, if it is ours and valid at `now`.
+    pub fn user(&self, peer: &Peer, now: Timestamp) -> Option<Arc<UserInfo>> {
+        let proved = match peer.proved.get() {
+            Some(proved) => proved,
+            // What fails is not kept: a certificate may become valid while the connection is open.
+            None => {
+                let proved = self.prove(&peer.chain, now)?;
+                peer.proved.get_or_init(|| proved)
+            }
+        };
+        proved.valid.contains(&now.as_second()).then(|| proved.user.clone())
+    }
+
+    fn prove(&self, chain: &[CertificateDer<'static>], now: Timestamp) -> Option<Proved> {
         let (leaf, rest) = chain.split_first()?;
         let seconds = u64::try_from(now.as_second()).ok()?;
         let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
@@ -61,7 +75,34 @@ impl Certificates {
         groups.push(AUTHENTICATED.to_owned());
         let extra =
             [("authentication.kubernetes.io/credential-id".to_owned(), vec![credential(leaf)])].into();
-        (!name.is_empty()).then(|| UserInfo { name, groups, extra, ..UserInfo::default() })
+        let validity = certificate.validity();
+        let valid = validity.not_before.timestamp()..=validity.not_after.timestamp();
+        let user = UserInfo { name, groups, extra, ..UserInfo::default() };
+        (!user.name.is_empty()).then(|| Proved { user: Arc::new(user), valid })
+    }
+}
+
+/// The client at the other end of a connection: what it showed, and who that proved it to be.
+#[derive(Default)]
+pub(crate) struct Peer {
+    chain: Vec<CertificateDer<'static>>,
+    proved: OnceLock<Proved>,
+}
+
+struct Proved {
+    user: Arc<UserInfo>,
+    /// Seconds since the epoch at which the certificate holds.
+    valid: RangeInclusive<i64>,
+}
+
+impl Peer {
+    /// A client that showed this chain; an empty one is none.
+    pub fn new(chain: Vec<CertificateDer<'static>>) -> Self {
+        Self { chain, proved: OnceLock::new() }
+    }
+
+    pub fn has_shown(&self) -> bool {
+        !self.chain.is_empty()
     }
 }
 
@@ -117,5 +158,38 @@ impl ClientCertVerifier for AskForAny {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use krate_base::Clock;
+
+    fn peer(authority: &Authority) -> Peer {
+        let pair = authority.client("jane", &["dev"]).unwrap();
+        Peer::new(vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()])
+    }
+
+    #[test]
+    fn a_certificate_proves_who_somebody_is_while_it_is_valid() {
+        let clock = Clock::system();
+        let authority = Authority::generate(&clock).unwrap();
+        let certificates = Certificates::new(&authority).unwrap();
+        let (peer, now) = (peer(&authority), clock.now());
+        let years = |n: i64| Timestamp::from_second(now.as_second() + n * 366 * 86_400).unwrap();
+        assert!(certificates.user(&peer, years(5)).is_none(), "it has expired by then");
+        let user = certificates.user(&peer, now).unwrap();
+        assert_eq!((user.name.as_str(), user.is_in("dev"), user.is_in(AUTHENTICATED)), ("jane", true, true));
+        assert!(Arc::ptr_eq(&user, &certificates.user(&peer, now).unwrap()), "it is verified once");
+        assert!(certificates.user(&peer, years(5)).is_none(), "it expires on an open connection too");
+    }
+
+    #[test]
+    fn a_certificate_of_another_authority_proves_nothing() {
+        let clock = Clock::system();
+        let certificates = Certificates::new(&Authority::generate(&clock).unwrap()).unwrap();
+        let stranger = peer(&Authority::generate(&clock).unwrap());
+        assert!(certificates.user(&stranger, clock.now()).is_none());
     }
 }

@@ -7,7 +7,10 @@ use http::HeaderMap;
 use krate_api::Status;
 use krate_api::status::Reason;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+/// What all of the headers begin with.
+const PREFIX: &str = "impersonate-";
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
 const UID: &str = "impersonate-uid";
@@ -15,7 +18,15 @@ const EXTRA: &str = "impersonate-extra-";
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
 /// The identity that a request is to be carried out as: its own, or the one that it asks for and may take.
-pub(crate) fn effective(server: &Inner, user: UserInfo, headers: &HeaderMap) -> Result<UserInfo, Status> {
+pub(crate) fn effective(
+    server: &Inner,
+    user: Arc<UserInfo>,
+    headers: &HeaderMap,
+) -> Result<Arc<UserInfo>, Status> {
+    if !headers.keys().any(|name| name.as_str().starts_with(PREFIX)) {
+        return Ok(user);
+    }
+
     let values = |name: &str| -> Vec<String> {
         headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned).collect()
     };
@@ -61,7 +72,7 @@ pub(crate) fn effective(server: &Inner, user: UserInfo, headers: &HeaderMap) -> 
     taken.groups = groups;
     taken.extra = extra;
     complete(&mut taken);
-    Ok(taken)
+    Ok(Arc::new(taken))
 }
 
 /// The groups that such a user has by nature.

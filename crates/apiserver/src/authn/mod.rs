@@ -11,9 +11,10 @@ pub(crate) mod token;
 use crate::pki::Authority;
 use crate::server::{Inner, StartError};
 use crate::user::{AUTHENTICATED, UserInfo};
+pub(crate) use certificate::Peer;
 use http::HeaderMap;
 use krate_api::Status;
-use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
 
 /// The authenticators with what they trust.
 pub(crate) struct Authenticator {
@@ -33,14 +34,13 @@ impl Authenticator {
 /// The identity behind a connection's certificates and a request's headers.
 pub(crate) async fn authenticate(
     server: &Inner,
-    peer: &[CertificateDer<'static>],
+    peer: &Peer,
     headers: &HeaderMap,
-) -> Result<UserInfo, Status> {
-    if !peer.is_empty() {
-        let user = server.authn.certificates.user(peer, server.clock.now());
-        if let Some(user) = user {
-            return Ok(user);
-        }
+) -> Result<Arc<UserInfo>, Status> {
+    if peer.has_shown()
+        && let Some(user) = server.authn.certificates.user(peer, server.clock.now())
+    {
+        return Ok(user);
     }
     match bearer(headers) {
         Some(token) => {
@@ -49,10 +49,10 @@ pub(crate) async fn authenticate(
             if !user.is_in(AUTHENTICATED) {
                 user.groups.push(AUTHENTICATED.to_owned());
             }
-            Ok(user)
+            Ok(Arc::new(user))
         }
-        None if !peer.is_empty() => Err(Status::unauthorized()),
-        None => Ok(UserInfo::anonymous()),
+        None if peer.has_shown() => Err(Status::unauthorized()),
+        None => Ok(Arc::new(UserInfo::anonymous())),
     }
 }
 

@@ -11,9 +11,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use krate_api::types::core::v1::{Node, Pod, Secret, ServiceAccount};
 use krate_api::{Kind, Status};
 use krate_base::Timestamp;
+use parking_lot::Mutex;
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use sha2::{Digest as _, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 /// How long a pod's token may still be used after its deletion time has passed.
 const POD_LEEWAY_SECONDS: i64 = 60;
@@ -92,11 +95,19 @@ pub(crate) enum Refusal {
 pub(crate) struct Tokens {
     authority: Authority,
     pub issuer: String,
+    /// What tokens whose signature was found good say, by their digest: to verify a signature costs more than
+    /// most requests.
+    proved: Mutex<HashMap<Digest, Arc<Claims>>>,
 }
+
+/// The SHA-256 of a token.
+type Digest = [u8; 32];
+/// Most tokens that are remembered; with one more all are forgotten.
+const REMEMBERED: usize = 4096;
 
 impl Tokens {
     pub fn new(authority: Authority, issuer: &str) -> Self {
-        Self { authority, issuer: issuer.to_owned() }
+        Self { authority, issuer: issuer.to_owned(), proved: Mutex::default() }
     }
 
     pub fn sign(&self, claims: &Claims) -> Result<String, Error> {
@@ -109,7 +120,33 @@ impl Tokens {
     }
 
     /// The claims of a token with a good signature of ours, at a time when it holds.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Claims, Refusal> {
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Claims>, Refusal> {
+        let digest: Digest = Sha256::digest(token).into();
+        let known = self.proved.lock().get(&digest).cloned();
+        let claims = match known {
+            Some(claims) => claims,
+            None => self.remember(digest, self.prove(token)?),
+        };
+        let now = now.as_second();
+        if now >= claims.exp {
+            return Err(Refusal::Expired);
+        }
+        if now < claims.nbf {
+            return Err(Refusal::NotYet);
+        }
+        Ok(claims)
+    }
+
+    fn remember(&self, digest: Digest, claims: Claims) -> Arc<Claims> {
+        let mut proved = self.proved.lock();
+        if proved.len() >= REMEMBERED {
+            proved.clear();
+        }
+        proved.entry(digest).or_insert_with(|| Arc::new(claims)).clone()
+    }
+
+    /// The claims of a token with a good signature of ours.
+    fn prove(&self, token: &str) -> Result<Claims, Refusal> {
         let (input, signature) = token.rsplit_once('.').ok_or(Refusal::Foreign)?;
         let (header, body) = input.split_once('.').ok_or(Refusal::Foreign)?;
         let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| Refusal::Foreign);
@@ -122,17 +159,7 @@ impl Tokens {
             .verify(input.as_bytes(), &decode(signature)?)
             .map_err(|_| Refusal::Foreign)?;
         let claims: Claims = serde_json::from_slice(&decode(body)?).map_err(|_| Refusal::Foreign)?;
-        if claims.iss != self.issuer {
-            return Err(Refusal::Foreign);
-        }
-        let now = now.as_second();
-        if now >= claims.exp {
-            return Err(Refusal::Expired);
-        }
-        if now < claims.nbf {
-            return Err(Refusal::NotYet);
-        }
-        Ok(claims)
+        if claims.iss == self.issuer { Ok(claims) } else { Err(Refusal::Foreign) }
     }
 
     /// The public key in the form of `/openid/v1/jwks`.
@@ -161,7 +188,7 @@ pub(crate) async fn authenticate(
     let claims = server.authn.tokens.verify(token, server.clock.now())?;
     let common: Vec<String> = wanted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
     if common.is_empty() {
-        return Err(Refusal::Audience(claims.aud, wanted));
+        return Err(Refusal::Audience(claims.aud.clone(), wanted));
     }
     check_bindings(server, &claims.kubernetes).await?;
     Ok((user_of(&claims), common))

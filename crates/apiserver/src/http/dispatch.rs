@@ -4,7 +4,7 @@ use super::negotiate::{self, Form, Shape};
 use super::respond::{self, Body};
 use super::table::Style;
 use super::{proxy, stream, system};
-use crate::authn;
+use crate::authn::{self, Peer};
 use crate::authz::Attributes;
 use crate::codec::yaml_to_json;
 use crate::openapi;
@@ -23,24 +23,18 @@ use krate_api::Status;
 use krate_api::meta::DeleteOptions;
 use krate_api::status::Reason;
 use krate_client::{Options, PatchKind, Verb};
-use rustls_pki_types::CertificateDer;
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio::time::Instant;
 
 /// Largest body of a request, bytes.
 const BODY_LIMIT: usize = 3 * 1024 * 1024;
-/// Upper bounds of request durations, seconds.
-const DURATIONS: &[f64] = &[
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
-    20.0, 30.0, 45.0, 60.0,
-];
 
 /// A request after its head has been read.
 struct Head {
     pub server: Arc<Inner>,
     pub user: Arc<UserInfo>,
-    pub info: Info,
+    pub info: Arc<Info>,
     pub query: Query,
     pub form: Form,
 }
@@ -48,14 +42,14 @@ struct Head {
 /// Answers a request. Never fails: failures are answers.
 pub(crate) async fn handle(
     server: Arc<Inner>,
-    peer: Arc<[CertificateDer<'static>]>,
+    peer: Arc<Peer>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let started = Instant::now();
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let info = path::parse(request.method().as_str(), request.uri().path(), &query);
-    let metered = server.clone();
-    let labels = info.clone();
+    let info = Arc::new(info);
+    let (metered, labels) = (server.clone(), info.clone());
     let (form, refusal) = match negotiate::form(request.headers(), &query, info.is_resource) {
         Ok(form) => (form, None),
         // What the client does not take still has to be said in some form.
@@ -70,66 +64,20 @@ pub(crate) async fn handle(
     if let Ok(id) = HeaderValue::from_str(&metered.rng.uuid()) {
         response.headers_mut().insert("audit-id", id);
     }
-    meter(&metered, &labels, response.status().as_u16(), started);
+    metered.meter.count(&labels, response.status().as_u16(), started.elapsed());
     Ok(response)
-}
-
-fn meter(server: &Inner, info: &Info, code: u16, started: Instant) {
-    let verb = match info.verb.as_str() {
-        "get" => "GET",
-        "list" => "LIST",
-        "watch" => "WATCH",
-        "create" => "POST",
-        "update" => "PUT",
-        "patch" => "PATCH",
-        "delete" => "DELETE",
-        "deletecollection" => "DELETECOLLECTION",
-        _ => "other",
-    };
-    let scope = match (info.is_resource, info.name.is_empty(), info.namespace.is_empty()) {
-        (false, _, _) => "",
-        (_, false, _) => "resource",
-        (_, true, false) => "namespace",
-        (_, true, true) => "cluster",
-    };
-    let (group, version, resource, sub) = if info.is_resource && code != 404 {
-        (info.group.clone(), info.version.clone(), info.resource.clone(), info.subresource.clone())
-    } else {
-        Default::default()
-    };
-    let mut labels = vec![
-        ("component", "apiserver".to_owned()),
-        ("dry_run", String::new()),
-        ("group", group),
-        ("resource", resource),
-        ("scope", scope.to_owned()),
-        ("subresource", sub),
-        ("verb", verb.to_owned()),
-        ("version", version),
-    ];
-    if verb != "WATCH" {
-        server.metrics.observe(
-            "apiserver_request_duration_seconds",
-            "Response latency distribution in seconds for each verb, group, version, resource and scope.",
-            DURATIONS,
-            labels.clone(),
-            started.elapsed().as_secs_f64(),
-        );
-    }
-    labels.insert(0, ("code", code.to_string()));
-    server.metrics.add("apiserver_request_total", "Requests by verb, resource, scope and code.", labels, 1.0);
 }
 
 async fn answer(
     server: Arc<Inner>,
-    peer: &[CertificateDer<'static>],
+    peer: &Peer,
     request: Request<Incoming>,
-    info: Info,
+    info: Arc<Info>,
     query: Query,
     form: Form,
 ) -> Result<Response<Body>, Status> {
     let user = authn::authenticate(&server, peer, request.headers()).await?;
-    let user = Arc::new(authn::impersonate::effective(&server, user, request.headers())?);
+    let user = authn::impersonate::effective(&server, user, request.headers())?;
     authorize(&server, &user, &info, &query)?;
     if !info.is_resource {
         let plain = Form { shape: Shape::Whole, ..form };

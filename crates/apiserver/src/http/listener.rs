@@ -4,6 +4,7 @@
 //! requests finish for a moment.
 
 use super::dispatch;
+use crate::authn::Peer;
 use crate::pki::Authority;
 use crate::server::{Inner, StartError};
 use hyper::service::service_fn;
@@ -96,12 +97,8 @@ async fn connection(server: Arc<Inner>, stream: TcpStream, acceptor: TlsAcceptor
         }
         Err(_) => return,
     };
-    let peer: Arc<[CertificateDer<'static>]> = stream
-        .get_ref()
-        .1
-        .peer_certificates()
-        .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect())
-        .unwrap_or_default();
+    let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let peer = Arc::new(Peer::new(shown.iter().map(|c| c.clone().into_owned()).collect()));
     let service = service_fn(move |request| dispatch::handle(server.clone(), peer.clone(), request));
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new());

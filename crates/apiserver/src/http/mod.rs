@@ -5,6 +5,7 @@
 
 mod dispatch;
 mod listener;
+mod meter;
 pub(crate) mod negotiate;
 pub(crate) mod proxy;
 pub(crate) mod respond;
@@ -13,6 +14,7 @@ mod system;
 mod table;
 
 pub(crate) use listener::{serve, tls_config};
+pub(crate) use meter::Meter;
 
 use async_trait::async_trait;
 use std::net::SocketAddr;
