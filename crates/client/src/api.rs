@@ -317,6 +317,14 @@ impl DynamicApi {
         object(self.transport.send(self.request(Verb::Get, namespace, name)).await?)
     }
 
+    /// A subresource of an object: `scale`.
+    pub async fn get_at(&self, namespace: &str, name: &str, subresource: &str) -> Result<Shared, Status> {
+        let subresource = subresource.to_owned();
+        object(
+            self.transport.send(Request { subresource, ..self.request(Verb::Get, namespace, name) }).await?,
+        )
+    }
+
     pub async fn get_opt(&self, namespace: &str, name: &str) -> Result<Option<Shared>, Status> {
         match self.get(namespace, name).await {
             Ok(object) => Ok(Some(object)),

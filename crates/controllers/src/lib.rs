@@ -7,8 +7,10 @@
 
 mod accounts;
 mod claim;
+mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod env;
 mod garbage;
@@ -69,6 +71,8 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("pod-garbage-collector-controller", pod_gc::start),
     ("job-controller", job::start),
     ("ttl-after-finished-controller", job::ttl::start),
+    ("cronjob-controller", cron_job::start),
+    ("disruption-controller", disruption::start),
     ("replicationcontroller-controller", replicas::start_replication_controllers),
     ("daemonset-controller", daemon_set::start),
     ("statefulset-controller", stateful_set::start),

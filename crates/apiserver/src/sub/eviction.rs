@@ -10,29 +10,36 @@ use krate_api::labels::Selector;
 use krate_api::meta::{DeleteOptions, StatusCause, Time};
 use krate_api::types::core::v1::{Pod, PodCondition};
 use krate_api::types::policy::v1::{Eviction, PodDisruptionBudget};
-use krate_api::{Kind as _, Status};
+use krate_api::{Kind as _, Reason, Status};
 use krate_client::Body;
 
 /// Pods of one budget that may be going at once.
 const MOST_DISRUPTED: usize = 2_000;
+const MANY: &str =
+    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
 const REFUSED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
 pub(crate) async fn create(server: &Inner, call: &Call, body: Option<Body>) -> Result<Outcome, Status> {
     let eviction: Eviction = super::admitted(server, call, body).await?;
     let options = eviction.delete_options.unwrap_or_default();
-    let dry = call.options.dry_run || options.dry_run.as_ref().is_some_and(|d| !d.is_empty());
-    let pods = pod_call(call, dry, &options);
+    let dry = dry_run(call, &options);
+    let mut pods = pod_call(call, dry, &options);
     let entry = list::entry(server, &pods).await?.ok_or_else(|| pods.not_found())?;
     let object = pods.rows.decode(&entry)?;
     let Some(pod) = cast::<Pod>(&*object) else { return Err(Status::internal("not a pod")) };
     if !is_free(pod) {
         spend(server, call, pod, dry).await?;
-        if !dry {
-            announce(server, &pods).await?;
-        }
+    }
+    if !dry {
+        announce(server, &mut pods).await?;
     }
     delete::delete(server, &pods).await?;
     Ok(super::done())
+}
+
+/// Whether nothing is to be done in fact, as the request or its body says.
+fn dry_run(call: &Call, options: &DeleteOptions) -> bool {
+    call.options.dry_run || options.dry_run.as_ref().is_some_and(|d| !d.is_empty())
 }
 
 /// The deletion that follows.
@@ -77,9 +84,7 @@ async fn spend(server: &Inner, call: &Call, pod: &Pod, dry: bool) -> Result<(), 
         [] => return Ok(()),
         [one] => one,
         _ => {
-            return Err(Status::internal(
-                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-            ));
+            return Err(Status::failure(Reason::InternalError, MANY));
         }
     };
     let status = budget.status.clone().unwrap_or_default();
@@ -143,7 +148,16 @@ fn decrement(budget: &mut PodDisruptionBudget, pod: &str, now: Time) -> Result<(
     }
     if allowed == 0 {
         let (needs, has) = (status.desired_healthy.unwrap_or(0), status.current_healthy.unwrap_or(0));
-        let why = format!("The disruption budget {name} needs {needs} healthy pods and has {has} currently");
+        let unknown = status.conditions.iter().flatten().find(|c| c.type_ == "DisruptionAllowed");
+        let why = match unknown.filter(|c| c.reason == "SyncFailed") {
+            Some(fault) => format!(
+                "The disruption budget {name} does not allow evicting pods currently because it failed sync: {}",
+                fault.message
+            ),
+            None => {
+                format!("The disruption budget {name} needs {needs} healthy pods and has {has} currently")
+            }
+        };
         return Err(refused(why, 0));
     }
     status.disruptions_allowed = Some(allowed - 1);
@@ -151,27 +165,64 @@ fn decrement(budget: &mut PodDisruptionBudget, pod: &str, now: Time) -> Result<(
     Ok(())
 }
 
-/// Says in the pod's conditions why it goes.
-async fn announce(server: &Inner, pods: &Call) -> Result<(), Status> {
+/// Says in the pod's conditions why it goes. A version that the deletion asks for is then the new one.
+async fn announce(server: &Inner, pods: &mut Call) -> Result<(), Status> {
     for _ in 0..COMMIT_ATTEMPTS {
         let entry = list::entry(server, pods).await?.ok_or_else(|| pods.not_found())?;
         let mut object = pods.rows.decode(&entry)?;
         let Some(pod) = cast_mut::<Pod>(&mut *object) else { return Ok(()) };
-        let generation = pod.metadata.generation;
-        let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
-        conditions.retain(|c| c.type_ != "DisruptionTarget");
-        conditions.push(PodCondition {
-            type_: "DisruptionTarget".to_owned(),
-            status: "True".to_owned(),
-            reason: Some("EvictionByEvictionAPI".to_owned()),
-            message: Some("Eviction API: evicting".to_owned()),
-            last_transition_time: Some(Time(server.clock.now_seconds())),
-            observed_generation: generation,
-            ..PodCondition::default()
-        });
-        if update::replace(server, pods, &entry, &mut *object).await?.is_some() {
+        expected(pods, pod)?;
+        mark(pod, Time(server.clock.now_seconds()));
+        if let Some(written) = update::replace(server, pods, &entry, &mut *object).await? {
+            let asked = pods.options.delete.as_mut().and_then(|d| d.preconditions.as_mut());
+            if let Some(asked) = asked.filter(|p| p.resource_version.is_some()) {
+                asked.resource_version = Some(written.revision.to_string());
+            }
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// The deletion's conditions hold, so that nothing is announced that is then refused.
+fn expected(pods: &Call, pod: &Pod) -> Result<(), Status> {
+    let Some(asked) = pods.options.delete.as_ref().and_then(|d| d.preconditions.as_ref()) else {
+        return Ok(());
+    };
+    let told = |asked: &Option<String>| asked.clone().unwrap_or_default();
+    for (what, asked, is) in [
+        ("UID", &asked.uid, &pod.metadata.uid),
+        ("ResourceVersion", &asked.resource_version, &pod.metadata.resource_version),
+    ] {
+        if asked.is_some() && asked != is {
+            let detail = format!(
+                "Precondition failed: {what} in precondition: {}, {what} in object meta: {}",
+                told(asked),
+                told(is)
+            );
+            return Err(Status::conflict("", "pods", &pods.name, &detail));
+        }
+    }
+    Ok(())
+}
+
+fn mark(pod: &mut Pod, now: Time) {
+    let generation = pod.metadata.generation;
+    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
+    let new = PodCondition {
+        type_: "DisruptionTarget".to_owned(),
+        status: "True".to_owned(),
+        reason: Some("EvictionByEvictionAPI".to_owned()),
+        message: Some("Eviction API: evicting".to_owned()),
+        last_transition_time: Some(now),
+        observed_generation: generation,
+        ..PodCondition::default()
+    };
+    match conditions.iter_mut().find(|c| c.type_ == new.type_) {
+        Some(old) => {
+            let since = old.last_transition_time.clone().filter(|_| old.status == new.status);
+            *old = PodCondition { last_transition_time: since.or(new.last_transition_time.clone()), ..new };
+        }
+        None => conditions.push(new),
+    }
 }

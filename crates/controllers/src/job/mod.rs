@@ -6,7 +6,7 @@
 mod backoff;
 mod indexes;
 mod manage;
-mod plan;
+pub mod plan;
 mod pod;
 mod policy;
 mod tally;
