@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The label by which a Service asks for another proxy.
 pub const PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// The label of a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 /// How long a client stays with its endpoint by default, in seconds.
 const AFFINITY_SECONDS: u32 = 10_800;
 
@@ -112,6 +114,9 @@ pub struct EndpointView {
     pub terminating: bool,
     pub hostname: Option<String>,
     pub node: Option<String>,
+    /// The zones and the nodes that it is meant for.
+    pub for_zones: Vec<String>,
+    pub for_nodes: Vec<String>,
 }
 
 impl ServiceView {
@@ -242,6 +247,7 @@ impl From<&Endpoint> for EndpointView {
     fn from(endpoint: &Endpoint) -> Self {
         let conditions = endpoint.conditions.clone().unwrap_or_default();
         let ready = conditions.ready.unwrap_or(true);
+        let hints = endpoint.hints.clone().unwrap_or_default();
         Self {
             addresses: addresses(&endpoint.addresses),
             ready,
@@ -249,6 +255,8 @@ impl From<&Endpoint> for EndpointView {
             terminating: conditions.terminating.unwrap_or(false),
             hostname: endpoint.hostname.clone().filter(|h| !h.is_empty()),
             node: endpoint.node_name.clone(),
+            for_zones: hints.for_zones.into_iter().flatten().map(|z| z.name).collect(),
+            for_nodes: hints.for_nodes.into_iter().flatten().map(|n| n.name).collect(),
         }
     }
 }
@@ -265,10 +273,12 @@ impl From<&Node> for NodeView {
         let ranges = spec.pod_cidrs.filter(|c| !c.is_empty()).or_else(|| spec.pod_cidr.map(|c| vec![c]));
         let status = node.status.as_ref().and_then(|s| s.addresses.as_ref());
         let internal = status.into_iter().flatten().filter(|a| a.type_ == "InternalIP");
+        let zone = node.metadata.labels.as_ref().and_then(|l| l.get(ZONE)).filter(|z| !z.is_empty());
         Self {
             name: node.metadata.name.clone().unwrap_or_default(),
             pod_cidrs: ranges.iter().flatten().filter_map(|c| c.parse().ok()).collect(),
             internal_ips: addresses(internal.map(|a| &a.address)),
+            zone: zone.cloned(),
         }
     }
 }

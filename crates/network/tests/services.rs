@@ -32,6 +32,14 @@ struct Node {
     _state: tempfile::TempDir,
 }
 
+fn pod_cidrs(index: u8) -> Vec<krate_network::Cidr> {
+    [format!("10.244.{index}.0/24"), format!("fd00:244:0:{index}::/64")].map(|c| c.parse().unwrap()).into()
+}
+
+fn node_ips(index: u8) -> Vec<IpAddr> {
+    [format!("172.18.0.{}", index + 2), format!("fd00:18::{}", index + 2)].map(|a| a.parse().unwrap()).into()
+}
+
 /// Two nodes on one link, and a machine outside that reaches the first node only.
 struct Cluster {
     api: Fake,
@@ -44,11 +52,8 @@ struct Cluster {
 impl Node {
     fn new(name: &'static str, ns: Ns, index: u8, api: &Fake) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let config = link::Config {
-            pod_cidrs: vec![format!("10.244.{index}.0/24").parse().unwrap()],
-            mtu: 1500,
-            state_dir: state.path().to_owned(),
-        };
+        let config =
+            link::Config { pod_cidrs: pod_cidrs(index), mtu: 1500, state_dir: state.path().to_owned() };
         let network = ns.block_on(|| PodNetwork::new(config)).unwrap();
         let (shutdown, transport) = (Shutdown::new(), api.transport());
         let (tell, told) = mpsc::channel();
@@ -62,9 +67,9 @@ impl Node {
                     metrics,
                     rng,
                     node_name: name.into(),
-                    node_ips: vec![IpAddr::from([172, 18, 0, index + 2])],
-                    pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
-                    service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+                    node_ips: node_ips(index),
+                    pod_cidrs: ["10.244.0.0/16", "fd00:244::/48"].map(|c| c.parse().unwrap()).into(),
+                    service_cidrs: ["10.96.0.0/16", "fd00:96::/108"].map(|c| c.parse().unwrap()).into(),
                     answered_here: vec![],
                 });
                 tell.send(proxy.applied()).unwrap();
@@ -111,6 +116,10 @@ impl Cluster {
         let (one, two, outside) = (Ns::new(), Ns::new(), Ns::new());
         one.join("eth0", "172.18.0.2/24", &two, "eth0", "172.18.0.3/24");
         one.join("eth1", "192.168.9.1/24", &outside, "eth0", "192.168.9.2/24");
+        one.address("eth0", "fd00:18::2/64");
+        two.address("eth0", "fd00:18::3/64");
+        one.address("eth1", "fd00:9::1/64");
+        outside.address("eth0", "fd00:9::2/64");
         let cluster = Self {
             one: Node::new("one", one, 0, &api),
             two: Node::new("two", two, 1, &api),
@@ -120,8 +129,9 @@ impl Cluster {
         };
         let view = |node: &Node, index: u8| NodeView {
             name: node.name.into(),
-            pod_cidrs: vec![format!("10.244.{index}.0/24").parse().unwrap()],
-            internal_ips: vec![IpAddr::from([172, 18, 0, index + 2])],
+            pod_cidrs: pod_cidrs(index),
+            internal_ips: node_ips(index),
+            zone: None,
         };
         let nodes = [view(&cluster.one, 0), view(&cluster.two, 1)];
         for node in [&cluster.one, &cluster.two] {
@@ -133,12 +143,18 @@ impl Cluster {
 
     /// A pod on a node, and its address.
     fn pod(&mut self, first: bool) -> (Ns, String) {
+        let (pod, ips) = self.dual_pod(first);
+        (pod, ips[0].clone())
+    }
+
+    /// A pod on a node, and its addresses of both families.
+    fn dual_pod(&mut self, first: bool) -> (Ns, Vec<String>) {
         let (pod, id) = (Ns::new(), format!("sandbox-{}", self.pods));
         self.pods += 1;
         let node = if first { &self.one } else { &self.two };
         let (network, path) = (node.network.clone(), pod.path());
         let ips = node.ns.block_on(move || async move { network.attach(&id, &path).await }).unwrap();
-        (pod, ips[0].to_string())
+        (pod, ips.iter().map(ToString::to_string).collect())
     }
 
     fn service(&self, spec: &str) {
@@ -148,15 +164,20 @@ impl Cluster {
 
     /// Endpoints written as `address node`.
     fn endpoints(&self, protocol: &str, endpoints: &[(&str, &str)]) {
+        self.slice("web-1", protocol, endpoints);
+    }
+
+    fn slice(&self, name: &str, protocol: &str, endpoints: &[(&str, &str)]) {
         let list: Vec<String> = endpoints
             .iter()
             .map(|(ip, node)| {
                 format!(r#"{{"addresses":["{ip}"],"nodeName":"{node}","conditions":{{"ready":true}}}}"#)
             })
             .collect();
+        let family = if endpoints.iter().any(|(ip, _)| ip.contains(':')) { "IPv6" } else { "IPv4" };
         let json = format!(
-            r#"{{"metadata":{{"namespace":"a","name":"web-1","labels":{{"kubernetes.io/service-name":"web"}}}},
-            "addressType":"IPv4","ports":[{{"port":8080,"protocol":"{protocol}"}}],"endpoints":[{}]}}"#,
+            r#"{{"metadata":{{"namespace":"a","name":"{name}","labels":{{"kubernetes.io/service-name":"web"}}}},
+            "addressType":"{family}","ports":[{{"port":8080,"protocol":"{protocol}"}}],"endpoints":[{}]}}"#,
             list.join(",")
         );
         self.api.put(&EndpointSlice::decode(json.as_bytes()).unwrap());
@@ -433,4 +454,114 @@ fn load_balancer_addresses_serve_their_source_ranges() {
     c.outside.sh("ip route replace 10.99.0.1/32 via 192.168.9.1 src 192.168.77.2");
     let other = c.outside.greet("10.99.0.1:80");
     assert!(other.is_err(), "an address outside of the range");
+}
+
+#[test]
+fn both_families_of_a_service_work() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (client, client_ips) = c.dual_pod(true);
+    let (near, near_ips) = c.dual_pod(true);
+    let (far, far_ips) = c.dual_pod(false);
+    for (pod, name) in [(&near, "near"), (&far, "far")] {
+        pod.serve_tcp(8080, name);
+        pod.serve_udp(8080, name);
+    }
+    c.service(
+        r#"{"type":"NodePort","clusterIP":"10.96.0.7","clusterIPs":["10.96.0.7","fd00:96::7"],
+        "externalIPs":["fd00:77::1"],
+        "ports":[{"port":80,"nodePort":30080,"protocol":"TCP"}]}"#,
+    );
+    c.slice("web-1", "TCP", &[(&far_ips[0], "two")]);
+    c.slice("web-2", "TCP", &[(&far_ips[1], "two")]);
+    let ok = |ns: &Ns, to: &str| ns.greet(to).ok();
+    for (to, ip) in [("10.96.0.7:80", &client_ips[0]), ("[fd00:96::7]:80", &client_ips[1])] {
+        let (name, source) = c.one.until("the far one", || ok(&client, to));
+        assert_eq!((name.as_str(), source), ("far", ip.parse().unwrap()), "the source is the pod's own");
+    }
+    let to = "[fd00:9::1]:30080";
+    let (name, source) = c.one.until("a node port from outside", || ok(&c.outside, to));
+    assert_eq!((name.as_str(), source.to_string().as_str()), ("far", "fd00:18::2"));
+    for (ns, to) in [
+        (&c.one.ns, "[fd00:96::7]:80"),
+        (&c.one.ns, "[fd00:18::2]:30080"),
+        (&near, "[fd00:18::2]:30080"),
+        (&near, "[fd00:18::3]:30080"),
+        (&near, "[fd00:77::1]:80"),
+    ] {
+        assert_eq!(ns.greet(to).unwrap_or_else(|e| panic!("{to}: {e}")).0, "far");
+    }
+    c.slice("web-2", "TCP", &[(&near_ips[1], "one")]);
+    let (name, _) = c.one.until("itself", || ok(&near, "[fd00:96::7]:80").filter(|(name, _)| name == "near"));
+    assert_eq!(name, "near", "a pod reaches itself through its Service");
+    c.slice("web-2", "TCP", &[]);
+    c.one.until("a refusal", || {
+        let error = client.greet("[fd00:96::7]:80").err()?;
+        (error.kind() == std::io::ErrorKind::ConnectionRefused).then_some(())
+    });
+    assert_eq!(client.greet("10.96.0.7:80").unwrap().0, "far", "the other family goes on");
+
+    c.service(
+        r#"{"type":"ClusterIP","clusterIP":"fd00:96::7","clusterIPs":["fd00:96::7"],
+        "ports":[{"port":53,"protocol":"UDP"}]}"#,
+    );
+    c.slice("web-2", "UDP", &[(&near_ips[1], "one")]);
+    assert_eq!(c.one.until("a datagram", || client.ask_udp("[fd00:96::7]:53").ok()), "near");
+}
+
+#[test]
+fn a_node_prefers_the_endpoints_that_are_meant_for_it() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    for (name, zone) in [("one", "z1"), ("two", "z2")] {
+        let json = format!(
+            r#"{{"metadata":{{"name":"{name}","labels":{{"topology.kubernetes.io/zone":"{zone}"}}}}}}"#
+        );
+        c.api.put(&krate_api::types::core::v1::Node::decode(json.as_bytes()).unwrap());
+    }
+    let (near, near_ip) = c.pod(true);
+    let (far, far_ip) = c.pod(false);
+    near.serve_tcp(8080, "near");
+    far.serve_tcp(8080, "far");
+    c.service(CLUSTER_IP);
+    let slice = |zones: [&str; 2]| {
+        let json = format!(
+            r#"{{"metadata":{{"namespace":"a","name":"web-1","labels":{{"kubernetes.io/service-name":"web"}}}},
+            "addressType":"IPv4","ports":[{{"port":8080}}],"endpoints":[
+            {{"addresses":["{near_ip}"],"nodeName":"one","hints":{{"forZones":[{{"name":"{}"}}]}}}},
+            {{"addresses":["{far_ip}"],"nodeName":"two","hints":{{"forZones":[{{"name":"{}"}}]}}}}]}}"#,
+            zones[0], zones[1]
+        );
+        c.api.put(&EndpointSlice::decode(json.as_bytes()).unwrap());
+    };
+    let all = |ns: &Ns, name: &str| (0..16).all(|_| ns.greet("10.96.0.7:80").is_ok_and(|(n, _)| n == name));
+    slice(["z1", "z2"]);
+    c.one.until("its own zone's", || all(&near, "near").then_some(()));
+    c.two.until("its own zone's", || all(&far, "far").then_some(()));
+    slice(["z2", "z2"]);
+    c.two.until("both of its zone", || (!all(&far, "far") && !all(&far, "near")).then_some(()));
+}
+
+#[test]
+fn the_load_balancer_address_of_a_node_serves_inside_and_outside() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (client, _) = c.pod(true);
+    let (far, far_ip) = c.pod(false);
+    far.serve_tcp(8080, "far");
+    let json = r#"{"metadata":{"namespace":"a","name":"web"},"spec":{"type":"LoadBalancer","clusterIP":"10.96.0.7",
+        "allocateLoadBalancerNodePorts":false,"ports":[{"port":80}]},
+        "status":{"loadBalancer":{"ingress":[{"ip":"172.18.0.2","ipMode":"VIP"},{"ip":"192.168.9.1","ipMode":"VIP"}]}}}"#;
+    c.api.put(&Service::decode(json.as_bytes()).unwrap());
+    c.endpoints("TCP", &[(&far_ip, "two")]);
+    c.one.until("from outside", || c.outside.greet("192.168.9.1:80").ok());
+    for (ns, to) in [(&client, "172.18.0.2:80"), (&c.one.ns, "172.18.0.2:80"), (&far, "172.18.0.2:80")] {
+        assert_eq!(ns.greet(to).unwrap_or_else(|e| panic!("{to}: {e}")).0, "far");
+    }
 }

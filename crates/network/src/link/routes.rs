@@ -25,6 +25,7 @@ pub struct NodeView {
     pub pod_cidrs: Vec<Cidr>,
     /// Its addresses of type InternalIP.
     pub internal_ips: Vec<IpAddr>,
+    pub zone: Option<String>,
 }
 
 /// A change to the routes.
@@ -131,6 +132,7 @@ mod tests {
             name: name.into(),
             pod_cidrs: vec![cidr.parse().unwrap()],
             internal_ips: vec!["fd00::1".parse().unwrap(), ip.parse().unwrap()],
+            zone: None,
         }
     }
 

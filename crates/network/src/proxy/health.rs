@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -68,7 +68,7 @@ impl Ports {
                 said.send_replace(check);
                 continue;
             }
-            match TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await {
+            match listen(port).await {
                 Ok(listener) => {
                     let (said, says) = watch::channel(check);
                     let task = self.tasks.spawn(serve(listener, says));
@@ -77,6 +77,14 @@ impl Ports {
                 Err(error) => tracing::warn!(port, %error, "cannot open a Service's health check port"),
             }
         }
+    }
+}
+
+/// Every address of both families, or of the one that there is.
+async fn listen(port: u16) -> std::io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
     }
 }
 

@@ -4,13 +4,14 @@
 //! verdict leads to a chain that many frontends share, because all that it depends on is in its name: how
 //! many endpoints, chosen how, with or without the source's address. That chain looks up the chosen
 //! endpoint, again in one map, by the same key and a random number. So the cost is the same for ten
-//! Services or ten thousand, and a change is a few set elements:
+//! Services or ten thousand, and a change is a few set elements, also to a Service of thousands of endpoints:
+//! those that stay keep their numbers.
 //!
 //! ```text
 //! prerouting, output -> services:  (address . protocol . port) in @services -> goto outside-cluster-3
 //!                                  else, to the node itself: (protocol . port) in @node-ports -> goto ...
 //! outside-cluster-3:               mark for masquerading; goto pick-cluster-3
-//! pick-cluster-3:                  dnat to @endpoints-cluster-3 [address . protocol . port . random mod 3]
+//! pick-cluster-3:                  dnat to @endpoints-cluster [address . protocol . port . random mod 3]
 //! postrouting:                     marked, or a pod that reaches itself: masquerade
 //! forward, input, output:          new and in @refused -> goto reject, or drop
 //! ```
@@ -36,6 +37,8 @@ pub const SERVICES: &str = "services";
 pub const NODE_PORTS: &str = "node-ports";
 pub const REFUSED: &str = "refused";
 pub const REFUSED_PORTS: &str = "refused-ports";
+pub const ENDPOINTS: &str = "endpoints-cluster";
+pub const LOCAL_ENDPOINTS: &str = "endpoints-local";
 pub const HAIRPINS: &str = "hairpins";
 pub const STICKY: &str = "sticky-endpoints";
 pub const SOURCES: &str = "allowed-sources";
@@ -69,11 +72,21 @@ pub enum Entry {
 /// What plans share and what exists as long as one of them needs it; in the order of dependence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Object {
-    Endpoints(Scope, u32),
     Pick(Pick),
     Entry(Entry),
     /// The entry, for frontends that only some sources may use.
     Guarded(Entry),
+}
+
+impl Scope {
+    /// The map of the endpoints.
+    #[must_use]
+    pub fn endpoints(self) -> &'static str {
+        match self {
+            Self::Cluster => ENDPOINTS,
+            Self::Local => LOCAL_ENDPOINTS,
+        }
+    }
 }
 
 impl std::fmt::Display for Scope {
@@ -110,7 +123,6 @@ impl std::fmt::Display for Entry {
 impl std::fmt::Display for Object {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Endpoints(scope, count) => write!(f, "endpoints-{scope}-{count}"),
             Self::Pick(pick) => write!(f, "pick-{pick}"),
             Self::Entry(entry) => write!(f, "{entry}"),
             Self::Guarded(entry) => write!(f, "guarded-{entry}"),
@@ -138,8 +150,7 @@ impl Layout {
             Entry::Inside(pick) | Entry::Outside(pick) => vec![pick],
             Entry::Preserve { cluster, local } => [Some(cluster), local].into_iter().flatten().collect(),
         };
-        let mut objects: Vec<Object> =
-            picks.iter().flat_map(|p| [Object::Endpoints(p.scope, p.count), Object::Pick(*p)]).collect();
+        let mut objects: Vec<Object> = picks.into_iter().map(Object::Pick).collect();
         objects.push(Object::Entry(entry));
         if !serve.sources.is_empty() {
             objects.push(Object::Guarded(entry));
@@ -147,9 +158,15 @@ impl Layout {
         objects
     }
 
-    /// The elements of a plan, by set.
+    /// The elements of a plan, by set. Of the endpoints, only those that `beside` has not in the same place: a
+    /// change costs what changes, however many endpoints there are.
     #[must_use]
-    pub fn elements(&self, frontend: &Frontend, plan: &Plan) -> Vec<(String, Element)> {
+    pub fn elements(
+        &self,
+        frontend: &Frontend,
+        plan: &Plan,
+        beside: Option<&Plan>,
+    ) -> Vec<(String, Element)> {
         let (serving, refusing) = match frontend.address {
             Some(_) => (SERVICES, REFUSED),
             None => (NODE_PORTS, REFUSED_PORTS),
@@ -164,14 +181,17 @@ impl Layout {
         let entry = entry(frontend, serve);
         let target = if serve.sources.is_empty() { Object::Entry(entry) } else { Object::Guarded(entry) };
         let mut found = vec![verdict(serving, Verdict::Goto(target.to_string()))];
-        for (scope, backends) in [(Scope::Cluster, &serve.cluster), (Scope::Local, &serve.local)] {
-            found.extend(self.endpoint_elements(frontend, scope, backends));
+        let beside = match beside {
+            Some(Plan::Serve(other)) => Some(other),
+            _ => None,
+        };
+        for scope in [Scope::Cluster, Scope::Local] {
+            let others = beside.map_or(&[][..], |b| b.of(scope));
+            found.extend(self.endpoint_elements(frontend, scope, serve.of(scope), others));
         }
         if serve.sticky.is_some() {
-            let mut all: Vec<&Backend> = serve.cluster.iter().chain(&serve.local).collect();
-            all.sort();
-            all.dedup();
-            found.extend(all.into_iter().map(|b| {
+            let others = beside.filter(|b| b.sticky.is_some()).map(Serve::all).unwrap_or_default();
+            found.extend(serve.all().difference(&others).map(|b| {
                 (STICKY.to_owned(), element([self.full_key(frontend), endpoint(b)].concat(), None))
             }));
         }
@@ -189,11 +209,13 @@ impl Layout {
         frontend: &'a Frontend,
         scope: Scope,
         backends: &'a [Backend],
+        others: &'a [Backend],
     ) -> impl Iterator<Item = (String, Element)> + 'a {
-        let set = Object::Endpoints(scope, count(backends)).to_string();
-        backends.iter().zip(0u32..).map(move |(backend, index)| {
+        let numbered = backends.iter().zip(0u32..).enumerate();
+        let differ = numbered.filter(|(at, (backend, _))| others.get(*at) != Some(*backend));
+        differ.map(move |(_, (backend, index))| {
             let key = [self.full_key(frontend), index.to_ne_bytes().to_vec()].concat();
-            (set.clone(), element(key, Some(Value::Bytes(endpoint(backend)))))
+            (scope.endpoints().to_owned(), element(key, Some(Value::Bytes(endpoint(backend)))))
         })
     }
 
@@ -222,15 +244,6 @@ impl Layout {
     #[must_use]
     pub fn make(&self, object: &Object) -> Vec<Op> {
         let rules = match object {
-            Object::Endpoints(..) => {
-                let mut key = self.frontend_fields();
-                key.push(Field::Mark);
-                return vec![Op::AddSet(Set::of(
-                    &object.to_string(),
-                    key,
-                    Maps::Fields(self.endpoint_fields()),
-                ))];
-            }
             Object::Pick(pick) => self.pick_rules(pick),
             Object::Entry(entry) => self.entry_rules(entry),
             Object::Guarded(entry) => self.guard_rules(entry),
@@ -241,10 +254,7 @@ impl Layout {
     /// The steps that remove an object.
     #[must_use]
     pub fn unmake(&self, object: &Object) -> Op {
-        match object {
-            Object::Endpoints(..) => Op::DeleteSet(object.to_string()),
-            _ => Op::DeleteChain(object.to_string()),
-        }
+        Op::DeleteChain(object.to_string())
     }
 
     /// The whole table without any Service, in place of whatever is there.
@@ -259,6 +269,10 @@ impl Layout {
         ops.push(Op::AddSet(Set::of(REFUSED, frontend.clone(), Maps::Verdict)));
         ops.push(Op::AddSet(Set::of(REFUSED_PORTS, port, Maps::Verdict)));
         ops.push(Op::AddSet(Set::of(HAIRPINS, vec![address, address], Maps::Nothing)));
+        let numbered = [frontend.clone(), vec![Field::Mark]].concat();
+        for set in [ENDPOINTS, LOCAL_ENDPOINTS] {
+            ops.push(Op::AddSet(Set::of(set, numbered.clone(), Maps::Fields(self.endpoint_fields()))));
+        }
         ops.push(Op::AddSet(Set::of(
             STICKY,
             [frontend.clone(), self.endpoint_fields()].concat(),

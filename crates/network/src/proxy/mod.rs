@@ -13,10 +13,10 @@ pub mod program;
 mod rules;
 
 use crate::addr::Cidr;
-use crate::link::{self, rtnl::Rtnl, sysctl};
+use crate::link::{self, routes::NodeView, rtnl::Rtnl, sysctl};
 use crate::nft::{self, Family, Transaction};
 use crate::views::{ServiceView, SliceView};
-use krate_api::types::core::v1::Service;
+use krate_api::types::core::v1::{Node as ApiNode, Service};
 use krate_api::types::discovery::v1::EndpointSlice;
 use krate_base::metrics::Metrics;
 use krate_base::{Rng, Shutdown};
@@ -75,6 +75,7 @@ pub struct Proxy {
     services: Informer<ServiceView>,
     slices: Index<SliceView>,
     slice_informer: Informer<SliceView>,
+    nodes: Informer<NodeView>,
     dirty: Arc<Dirty>,
     applied: watch::Sender<u64>,
 }
@@ -119,7 +120,17 @@ impl Proxy {
             dirty.add(old.and_then(|s| s.service_key()));
             dirty.add(new.and_then(|s| s.service_key()));
         });
-        Self { config, services, slices, slice_informer, dirty, applied: watch::Sender::new(0) }
+        let nodes = config.informers.get::<NodeView>(Source::of::<ApiNode>());
+        let (told, all, own) = (Arc::downgrade(&dirty), services.clone(), config.node_name.clone());
+        nodes.subscribe(move |old, new| {
+            let zone = |node: Option<&Arc<NodeView>>| node.and_then(|n| n.zone.clone());
+            let Some(dirty) = told.upgrade() else { return };
+            // Which endpoints are near follows the node's zone; it seldom changes.
+            if new.or(old).is_some_and(|n| n.name == own) && zone(old) != zone(new) {
+                all.keys().into_iter().for_each(|key| dirty.add(Some(key)));
+            }
+        });
+        Self { config, services, slices, slice_informer, nodes, dirty, applied: watch::Sender::new(0) }
     }
 
     /// Counts the transactions that the kernel has carried out.
@@ -139,6 +150,7 @@ impl Proxy {
         tokio::task::spawn_blocking(move || prepare_node(&config)).await??;
         self.services.synced().await;
         self.slice_informer.synced().await;
+        self.nodes.synced().await;
         let mut programs: Vec<Program> = layouts(&self.config).into_iter().map(Program::new).collect();
         let mut rebuild = true;
         let mut stale = Vec::new();
@@ -175,8 +187,11 @@ impl Proxy {
 
     /// What the Services of these keys mean on this node; `None` for one that is gone.
     fn plans(&self, keys: &[String]) -> Plans {
-        let node =
-            Node { name: self.config.node_name.clone(), answered_here: self.config.answered_here.clone() };
+        let node = Node {
+            name: self.config.node_name.clone(),
+            zone: self.nodes.get(&self.config.node_name).and_then(|n| n.zone.clone()),
+            answered_here: self.config.answered_here.clone(),
+        };
         let plan_of = |key: &String| {
             let slices = self.slices.get(key);
             let service = self.services.get(key)?;

@@ -4,6 +4,7 @@
 //! and whose source address is kept, follow the Service's traffic policies:
 //! <https://kubernetes.io/docs/reference/networking/virtual-ips/>.
 
+use super::layout::Scope;
 use crate::addr::Cidr;
 use crate::nft::Family;
 use crate::views::{EndpointView, Protocol, ServicePort, ServiceView, SliceView};
@@ -46,6 +47,45 @@ pub struct Serve {
     pub sources: Vec<Cidr>,
 }
 
+impl Serve {
+    /// The endpoints that are chosen from.
+    #[must_use]
+    pub fn of(&self, scope: Scope) -> &[Backend] {
+        match scope {
+            Scope::Cluster => &self.cluster,
+            Scope::Local => &self.local,
+        }
+    }
+
+    /// Every endpoint, once.
+    #[must_use]
+    pub fn all(&self) -> BTreeSet<Backend> {
+        self.cluster.iter().chain(&self.local).copied().collect()
+    }
+
+    /// Orders the endpoints so that as many as possible are where they were.
+    pub fn keep_places(&mut self, old: &Self) {
+        keep_places(&mut self.cluster, &old.cluster);
+        keep_places(&mut self.local, &old.local);
+    }
+}
+
+/// `wanted` is sorted; those that come take the places of those that go, and what is beyond the end moves into
+/// what is still free.
+fn keep_places(wanted: &mut [Backend], old: &[Backend]) {
+    let mut places: Vec<Option<Backend>> = vec![None; wanted.len()];
+    let mut placed = vec![false; wanted.len()];
+    for (place, backend) in places.iter_mut().zip(old) {
+        if let Ok(at) = wanted.binary_search(backend) {
+            *place = Some(*backend);
+            placed[at] = true;
+        }
+    }
+    let mut rest = wanted.iter().zip(&placed).filter(|(_, placed)| !**placed).map(|(b, _)| *b);
+    let full: Vec<Backend> = places.into_iter().filter_map(|place| place.or_else(|| rest.next())).collect();
+    wanted.copy_from_slice(&full);
+}
+
 /// Which endpoints are used, and whose source address is replaced by the node's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -63,6 +103,8 @@ pub enum Reach {
 #[derive(Clone, Debug, Default)]
 pub struct Node {
     pub name: String,
+    /// Its zone, if it is in one.
+    pub zone: Option<String>,
     /// Addresses at which the node itself answers (the cluster's DNS): without endpoints they are left to
     /// it, not refused.
     pub answered_here: Vec<IpAddr>,
@@ -161,7 +203,7 @@ impl Endpoints {
             }
         }
         let here = |e: &EndpointView| e.node.as_deref() == Some(node.name.as_str());
-        Self { cluster: usable(&all, |_| true), local: usable(&all, here) }
+        Self { cluster: near(&all, node), local: usable(&all, here) }
     }
 
     fn serve(&self, reach: Reach, sticky: Option<u32>, sources: &[Cidr]) -> Plan {
@@ -178,6 +220,20 @@ impl Endpoints {
         };
         Plan::Serve(Serve { reach, cluster, local, sticky, sources: disjoint(sources) })
     }
+}
+
+/// The endpoints of the whole cluster, narrowed to those that are meant for this node, or else for its zone, if
+/// every ready endpoint says for whom it is meant and one is meant for it.
+fn near(all: &[(Backend, &EndpointView)], node: &Node) -> Vec<Backend> {
+    let ready = || all.iter().map(|(_, e)| *e).filter(|e| e.ready);
+    let narrow = |hints: fn(&EndpointView) -> &[String], own: &str| {
+        let meant = |e: &EndpointView| hints(e).iter().any(|h| h == own);
+        let applies = ready().all(|e| !hints(e).is_empty()) && ready().any(meant);
+        applies.then(|| usable(all, |e| e.ready && meant(e)))
+    };
+    let of_node = narrow(|e| &e.for_nodes, &node.name);
+    let of_zone = || narrow(|e| &e.for_zones, node.zone.as_deref()?);
+    of_node.or_else(of_zone).unwrap_or_else(|| usable(all, |_| true))
 }
 
 /// How many endpoints of this node are ready.
@@ -227,7 +283,8 @@ mod tests {
         }
     }
 
-    /// Endpoints written as `address node state`, state one of r(eady), s(erving and terminating), t.
+    /// Endpoints written as `address node state [hint]`, state one of r(eady), s(erving and terminating), t. The
+    /// hint `n1` is for the node and for the zone `z1`, the hint `z1` only for the zone.
     fn slice(endpoints: &[&str]) -> SliceView {
         let endpoint = |text: &&str| {
             let words: Vec<&str> = text.split(' ').collect();
@@ -237,6 +294,13 @@ mod tests {
                 ready: words[2] == "r",
                 serving: words[2] != "t",
                 terminating: words[2] != "r",
+                for_nodes: words
+                    .get(3)
+                    .filter(|h| h.starts_with('n'))
+                    .map(|h| (*h).into())
+                    .into_iter()
+                    .collect(),
+                for_zones: words.get(3).map(|h| h.replace('n', "z")).into_iter().collect(),
                 hostname: None,
             }
         };
@@ -250,7 +314,7 @@ mod tests {
     }
 
     fn planned(service: &ServiceView, slice: &SliceView) -> BTreeMap<String, String> {
-        let node = Node { name: "n1".into(), ..Node::default() };
+        let node = Node { name: "n1".into(), zone: Some("z1".into()), ..Node::default() };
         let show = |p: &Plan| match p {
             Plan::Serve(s) => {
                 let ips = |b: &[Backend]| {
@@ -275,6 +339,34 @@ mod tests {
     fn terminating_endpoints_serve_when_none_is_ready() {
         let found = planned(&service(), &slice(&["10.1.0.3 n1 t", "10.1.0.4 n1 s"]));
         assert_eq!(found["10.96.0.7:80"], "Inside [10.1.0.4:8080] []");
+    }
+
+    #[test]
+    fn hints_are_followed_if_all_have_them_and_one_fits() {
+        let chosen = |endpoints: &[&str]| planned(&service(), &slice(endpoints))["10.96.0.7:80"].clone();
+        let zones = ["10.1.0.1 n1 r z1", "10.1.0.2 n2 r z2", "10.1.0.3 n3 r z1"];
+        assert_eq!(chosen(&zones), "Inside [10.1.0.1:8080,10.1.0.3:8080] []");
+        assert_eq!(chosen(&["10.1.0.1 n1 r n1", "10.1.0.2 n2 r n2"]), "Inside [10.1.0.1:8080] []");
+        let no_node = ["10.1.0.1 n4 r z1", "10.1.0.2 n2 r n2"];
+        assert_eq!(chosen(&no_node), "Inside [10.1.0.1:8080] []", "no node hint everywhere: the zones count");
+        let one_without = ["10.1.0.1 n1 r z1", "10.1.0.2 n2 r"];
+        assert_eq!(chosen(&one_without), "Inside [10.1.0.1:8080,10.1.0.2:8080] []");
+        assert_eq!(chosen(&["10.1.0.2 n2 r z2"]), "Inside [10.1.0.2:8080] []", "none is meant for this node");
+        let not_ready = ["10.1.0.1 n1 r z1", "10.1.0.2 n2 t", "10.1.0.3 n1 s z1"];
+        assert_eq!(chosen(&not_ready), "Inside [10.1.0.1:8080] []", "only ready ones are asked");
+    }
+
+    #[test]
+    fn endpoints_keep_their_places() {
+        let b = |n: &[u8]| n.iter().map(|i| (IpAddr::from([10, 0, 0, *i]), 80)).collect::<Vec<Backend>>();
+        let kept = |wanted: &[u8], old: &[u8]| {
+            let mut wanted = b(wanted);
+            keep_places(&mut wanted, &b(old));
+            wanted
+        };
+        assert_eq!(kept(&[1, 2, 3, 4], &[3, 1, 2]), b(&[3, 1, 2, 4]));
+        assert_eq!(kept(&[2, 3], &[1, 2, 3]), b(&[3, 2]), "the last takes the place of the first");
+        assert_eq!(kept(&[2, 9], &[1, 2]), b(&[9, 2]));
     }
 
     #[test]
@@ -314,7 +406,7 @@ mod tests {
 
     #[test]
     fn an_address_answered_here_is_refused_to_nobody() {
-        let node = Node { name: "n1".into(), answered_here: vec![ip("10.96.0.7")] };
+        let node = Node { name: "n1".into(), answered_here: vec![ip("10.96.0.7")], ..Node::default() };
         let empty = slice(&[]);
         let mut service = service();
         service.ports[0].node_port = None;

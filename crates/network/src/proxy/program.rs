@@ -90,7 +90,7 @@ impl Program {
     pub fn rebuild(&self) -> Vec<Op> {
         let mut change = Difference { made: self.uses.keys().copied().collect(), ..Difference::default() };
         for (frontend, plan) in &self.programmed {
-            collect(&mut change.new, self.layout.elements(frontend, plan));
+            collect(&mut change.new, self.layout.elements(frontend, plan, None));
         }
         let hairpins = self.hairpins.keys().map(|pod| (HAIRPINS.to_owned(), self.layout.hairpin(*pod)));
         collect(&mut change.new, hairpins);
@@ -155,7 +155,12 @@ impl Program {
     /// Brings one frontend to what its first claimant asks for.
     fn reprogram(&mut self, frontend: Frontend, change: &mut Difference) {
         let owner = self.claims.get(&frontend).and_then(|c| c.first());
-        let wanted = owner.and_then(|o| self.services.get(o)?.frontends.get(&frontend)).cloned();
+        let mut wanted = owner.and_then(|o| self.services.get(o)?.frontends.get(&frontend)).cloned();
+        if let (Some(Plan::Serve(new)), Some(Plan::Serve(old))) =
+            (&mut wanted, self.programmed.get(&frontend))
+        {
+            new.keep_places(old);
+        }
         let old = match &wanted {
             Some(plan) => self.programmed.insert(frontend, plan.clone()),
             None => self.programmed.remove(&frontend),
@@ -165,7 +170,7 @@ impl Program {
         }
         change.stale.extend(stale(frontend, old.as_ref(), wanted.as_ref()));
         if let Some(plan) = &wanted {
-            collect(&mut change.new, self.layout.elements(&frontend, plan));
+            collect(&mut change.new, self.layout.elements(&frontend, plan, old.as_ref()));
             for object in self.layout.objects(&frontend, plan) {
                 let uses = self.uses.entry(object).or_default();
                 *uses += 1;
@@ -176,7 +181,7 @@ impl Program {
             }
         }
         if let Some(plan) = &old {
-            collect(&mut change.old, self.layout.elements(&frontend, plan));
+            collect(&mut change.old, self.layout.elements(&frontend, plan, wanted.as_ref()));
             for object in self.layout.objects(&frontend, plan) {
                 if let Some(uses) = self.uses.get_mut(&object) {
                     *uses -= 1;
@@ -375,8 +380,60 @@ mod tests {
                 other => format!("{other:?}"),
             })
             .collect();
-        assert_eq!(sizes, ["-endpoints-cluster-3 1", "+endpoints-cluster-3 1"]);
+        assert_eq!(sizes, ["-endpoints-cluster 1", "+endpoints-cluster 1"]);
         assert_eq!(update.stale.len(), 1, "datagram connections to the endpoint that went are forgotten");
+    }
+
+    fn thousands(range: std::ops::Range<u16>) -> ServicePlan {
+        let ip = |i: u16| IpAddr::from([10, 1, (i >> 8).to_be_bytes()[1], i.to_be_bytes()[1]]);
+        let mut asked = asks(7, 1);
+        let Some(Plan::Serve(serve)) = asked.frontends.get_mut(&frontend(7)) else { unreachable!() };
+        serve.cluster = range.map(|i| (ip(i), 80)).collect();
+        serve.sticky = Some(10);
+        asked.hairpins.clear();
+        asked
+    }
+
+    /// How many elements an update writes or deletes, and how many steps it takes.
+    fn cost(update: &Update) -> (usize, usize) {
+        let elements = |op: &Op| match op {
+            Op::AddElements { elements, .. } | Op::DeleteElements { elements, .. } => elements.len(),
+            _ => 0,
+        };
+        (update.ops.iter().map(elements).sum(), update.ops.len())
+    }
+
+    #[test]
+    fn one_of_five_thousand_endpoints_costs_as_much_as_one_of_ten() {
+        let mut costs = Vec::new();
+        for last in [10, 5000] {
+            let mut program = program();
+            let mut kernel = Kernel::default();
+            kernel.apply(&program.rebuild());
+            let mut step = |range| {
+                let update = program.update([("a/web", Some(&thousands(range)))]);
+                kernel.apply(&update.ops);
+                let mut fresh = Kernel::default();
+                fresh.apply(&program.rebuild());
+                assert_eq!(kernel, fresh);
+                cost(&update)
+            };
+            step(0..last);
+            // One comes, the first goes, one goes while another comes.
+            costs.push([step(0..last + 1), step(1..last + 1), step(2..last + 2)]);
+        }
+        assert_eq!(costs[0], costs[1]);
+        assert!(costs[1].iter().all(|(elements, steps)| *elements <= 8 && *steps <= 16), "{costs:?}");
+    }
+
+    #[test]
+    fn one_of_five_thousand_services_is_a_few_elements() {
+        let mut program = program();
+        let all: Vec<_> = (1..5001).map(|i| (format!("a/{i}"), asks(i, 3))).collect();
+        program.update(all.iter().map(|(name, asked)| (name.as_str(), Some(asked))));
+        let (gone, _) = cost(&program.update([("a/77", None)]));
+        let (back, _) = cost(&program.update([("a/77", Some(&asks(77, 3)))]));
+        assert!(gone <= 8 && back <= 8, "{gone} {back}");
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl Layout {
     pub(super) fn pick_rules(&self, pick: &Pick) -> Vec<Vec<Expr>> {
         let regs = self.regs();
         let dnat = Expr::Dnat { address: regs.chosen, port: regs.chosen_port };
-        let endpoints = Object::Endpoints(pick.scope, pick.count).to_string();
+        let endpoints = pick.scope.endpoints().to_owned();
         let mut choose = self.load_key(pick.node_port);
         choose.push(Expr::Random { modulus: pick.count, to: regs.chosen });
         choose.push(Expr::Lookup { set: endpoints, key: regs.destination, to: regs.chosen });

@@ -86,16 +86,21 @@ impl Ns {
         other.sh(&format!("ip addr add {other_address} dev {other_name}; ip link set {other_name} up"));
     }
 
+    /// Gives an interface one more address; it is usable at once.
+    pub fn address(&self, name: &str, address: &str) {
+        self.sh(&format!("ip addr add {address} dev {name} nodad"));
+    }
+
     /// A TCP server that greets with its name and the peer's address, then echoes, until the test ends.
     pub fn serve_tcp(&self, port: u16, name: &'static str) {
         self.run(move || {
-            let listener = std::net::TcpListener::bind(("0.0.0.0", port)).unwrap();
+            let listener = std::net::TcpListener::bind(("::", port)).unwrap();
             std::thread::spawn(move || {
                 for stream in listener.incoming() {
                     let Ok(mut stream) = stream else { return };
                     std::thread::spawn(move || {
                         use std::io::Write;
-                        let peer = stream.peer_addr().unwrap().ip();
+                        let peer = stream.peer_addr().unwrap().ip().to_canonical();
                         writeln!(stream, "{name} {peer}").unwrap();
                         let mut input = stream.try_clone().unwrap();
                         let _ = std::io::copy(&mut input, &mut stream);
@@ -108,7 +113,7 @@ impl Ns {
     /// A UDP server that answers every datagram with its name.
     pub fn serve_udp(&self, port: u16, name: &'static str) {
         self.run(move || {
-            let socket = std::net::UdpSocket::bind(("0.0.0.0", port)).unwrap();
+            let socket = std::net::UdpSocket::bind(("::", port)).unwrap();
             std::thread::spawn(move || {
                 let mut buffer = [0; 1500];
                 while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
@@ -143,7 +148,8 @@ impl Ns {
     pub fn ask_udp(&self, to: &str) -> std::io::Result<String> {
         let to: std::net::SocketAddr = to.parse().unwrap();
         self.run(move || {
-            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            let socket = std::net::UdpSocket::bind(any)?;
             socket.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
             socket.connect(to)?;
             socket.send(b"hello")?;
