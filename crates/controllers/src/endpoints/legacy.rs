@@ -3,6 +3,7 @@
 use super::members;
 use super::services::{Selecting, selector};
 use super::slices::HEADLESS;
+use super::trigger::{self, Triggers};
 use crate::env::{Env, synced};
 use crate::meta;
 use crate::pods::{self, PodView};
@@ -27,6 +28,7 @@ struct Controller {
     services: Informer<Service>,
     endpoints: Informer<Endpoints>,
     pods: Informer<PodView>,
+    triggers: Triggers,
     recorder: Recorder,
 }
 
@@ -53,6 +55,7 @@ pub fn start(env: &Env) {
         services: services.clone(),
         endpoints: endpoints.clone(),
         pods: pods.clone(),
+        triggers: Triggers::default(),
         recorder: env.recorder(ACCOUNT, ACCOUNT),
     });
     env.run(&queue, WORKERS, synced!(services, pods, endpoints), move |key: String| {
@@ -65,6 +68,7 @@ impl Controller {
     async fn reconcile(&self, key: &str) -> Result<Outcome, Status> {
         let present = self.endpoints.get(key);
         let Some(service) = self.services.get(key) else {
+            self.triggers.forget(key);
             if let Some(left) = present.filter(|e| is_ours(e)) {
                 let m = &left.metadata;
                 let gone = self.api.delete(meta::namespace(m), meta::name(m), delete_uid(meta::uid(m)));
@@ -76,10 +80,15 @@ impl Controller {
         if selector(&service).is_none() || external {
             return Ok(Outcome::Done);
         }
-        let pods = self.pods.list_in(meta::namespace(&service.metadata));
-        let wanted = wanted(&service, &pods, present.as_deref());
+        let mut pods = self.pods.list_in(meta::namespace(&service.metadata));
+        pods.retain(|pod| super::services::selects(&service, &pod.metadata.labels));
+        let at = self.triggers.next(key, &service, pods.iter());
+        let mut wanted = wanted(&service, &pods, present.as_deref());
+        if present.as_ref().is_some_and(|present| **present == wanted) {
+            return Ok(Outcome::Done);
+        }
+        trigger::annotate(&mut wanted.metadata, at);
         let written = match &present {
-            Some(present) if **present == wanted => return Ok(Outcome::Done),
             Some(_) => self.api.update(wanted).await,
             None => self.api.create(wanted).await,
         };

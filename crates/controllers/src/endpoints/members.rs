@@ -139,16 +139,18 @@ pub fn hostname(service: &Service, pod: &PodView) -> Option<String> {
 #[must_use]
 pub fn endpoint(service: &Service, pod: &PodView, node: Option<&NodeView>, family: Family) -> Endpoint {
     let (serving, terminating) = (pod.is_ready(), pod.is_deleting());
+    let ready = publishes_not_ready(service) || (serving && !terminating);
     let zone = node.and_then(NodeView::zone).map(str::to_owned);
     let node_name = Some(pod.spec.node_name.clone()).filter(|n| !n.is_empty());
     Endpoint {
         addresses: addresses(pod, family),
         conditions: Some(EndpointConditions {
-            ready: Some(publishes_not_ready(service) || (serving && !terminating)),
+            ready: Some(ready),
             serving: Some(serving),
             terminating: Some(terminating),
         }),
-        hints: hints(service, zone.as_deref(), node_name.as_deref()),
+        // Nobody looks for those that are not ready.
+        hints: hints(service, zone.as_deref(), node_name.as_deref()).filter(|_| ready),
         hostname: hostname(service, pod),
         node_name,
         target_ref: Some(target(pod)),

@@ -9,3 +9,4 @@ pub mod services;
 pub mod slices;
 #[cfg(test)]
 mod tests;
+mod trigger;

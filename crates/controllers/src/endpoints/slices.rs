@@ -3,6 +3,7 @@
 use super::members::{self, Family};
 use super::plan::{self, Group, MANAGED_BY, Owner, SERVICE_NAME, Wanted};
 use super::services::{Selecting, selector};
+use super::trigger::{self, Triggers};
 use crate::env::{Env, synced};
 use crate::meta;
 use crate::nodes::{self, NodeView};
@@ -117,6 +118,7 @@ struct Controller {
     nodes: Informer<NodeView>,
     by_service: Index<EndpointSlice>,
     writer: Writer,
+    triggers: Triggers,
     recorder: Recorder,
 }
 
@@ -130,6 +132,7 @@ pub fn start(env: &Env) {
         nodes: nodes.clone(),
         by_service: by_service(&slices),
         writer: Writer::new(env.api(ACCOUNT), &slices),
+        triggers: Triggers::default(),
         recorder: env.recorder(ACCOUNT, ACCOUNT),
     });
     let (q, selecting) = (queue.clone(), Selecting::new(&services));
@@ -174,7 +177,10 @@ pub fn start(env: &Env) {
 
 impl Controller {
     async fn reconcile(&self, key: &str) -> Result<Outcome, Status> {
-        let Some(service) = self.services.get(key) else { return Ok(Outcome::Done) };
+        let Some(service) = self.services.get(key) else {
+            self.triggers.forget(key);
+            return Ok(Outcome::Done);
+        };
         let external = service.spec.as_ref().and_then(|s| s.type_.as_deref()) == Some("ExternalName");
         if selector(&service).is_none() || external || service.metadata.deletion_timestamp.is_some() {
             return Ok(Outcome::Done);
@@ -183,9 +189,14 @@ impl Controller {
             return Ok(Outcome::After(PATIENCE));
         }
         let families = members::families(&service);
-        let wanted = self.wanted(&service, &families);
+        let pods = self.members(&service);
+        let at = self.triggers.next(key, &service, pods.iter());
+        let wanted = self.wanted(&service, &pods, &families);
         let existing = self.by_service.get(&format!("{MANAGER} {key}"));
-        let plan = plan::plan(&owner(&service), &families, wanted, &existing);
+        let mut plan = plan::plan(&owner(&service), &families, wanted, &existing);
+        for slice in plan.create.iter_mut().chain(&mut plan.update) {
+            trigger::annotate(&mut slice.metadata, at);
+        }
         if let Err(status) = self.writer.carry_out(key, plan).await {
             let message = format!("Error updating Endpoint Slices for Service {key}: {status}");
             self.recorder.warning(&reference(&*service), "FailedToUpdateEndpointSlices", message);
@@ -194,19 +205,22 @@ impl Controller {
         Ok(Outcome::Done)
     }
 
-    fn wanted(&self, service: &Service, families: &[Family]) -> Wanted {
+    fn members(&self, service: &Service) -> Vec<Arc<PodView>> {
+        let mut pods = self.pods.list_in(meta::namespace(&service.metadata));
+        pods.retain(|pod| members::is_member(service, pod, true));
+        pods
+    }
+
+    fn wanted(&self, service: &Service, pods: &[Arc<PodView>], families: &[Family]) -> Wanted {
         let mut wanted = Wanted::new();
-        for pod in self.pods.list_in(meta::namespace(&service.metadata)) {
-            if !members::is_member(service, &pod, true) {
-                continue;
-            }
+        for pod in pods {
             let node = self.nodes.get(&pod.spec.node_name);
-            let ports = members::ports(service, &pod);
+            let ports = members::ports(service, pod);
             if ports.is_empty() && !members::service_ports(service).is_empty() {
                 continue;
             }
             for family in families {
-                let endpoint = members::endpoint(service, &pod, node.as_deref(), *family);
+                let endpoint = members::endpoint(service, pod, node.as_deref(), *family);
                 if !endpoint.addresses.is_empty() {
                     wanted.entry(Group::new(*family, &ports)).or_default().push(endpoint);
                 }

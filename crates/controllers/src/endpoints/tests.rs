@@ -69,6 +69,9 @@ async fn pods_become_endpoints_with_the_port_that_they_name() {
     let subset = &old.subsets.as_ref().unwrap()[0];
     assert_eq!(subset.addresses.as_ref().unwrap().len(), 1);
     assert_eq!(subset.not_ready_addresses.as_ref().unwrap().len(), 1);
+    for metadata in [&slice.metadata, &old.metadata] {
+        assert!(super::trigger::shown(metadata).is_some_and(|at| at.ends_with('Z')), "{metadata:?}");
+    }
     let _ = w.fake.take_writes();
     w.pass(3600).await;
     assert_eq!(w.fake.take_writes(), Vec::<String>::new());
