@@ -31,6 +31,7 @@ mod pods;
 mod portion;
 mod ranking;
 mod replicas;
+mod service_cidrs;
 mod slow_start;
 mod stateful_set;
 mod taint_eviction;
@@ -60,6 +61,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("endpoints-controller", endpoints::legacy::start),
     ("endpointslice-mirroring-controller", endpoints::mirror::start),
     ("service-lb-controller", load_balancer::start),
+    ("service-cidr-controller", service_cidrs::start),
     ("namespace-controller", namespace::start),
     ("serviceaccount-controller", accounts::start_service_accounts),
     ("root-ca-certificate-publisher-controller", accounts::start_root_ca),

@@ -15,14 +15,14 @@ const COMPONENT: &str = "cidrAllocator";
 
 /// A range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Cidr {
+pub(crate) struct Cidr {
     base: u128,
     length: u8,
     is_v6: bool,
 }
 
 impl Cidr {
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (ip, length) = text.split_once('/')?;
         let length: u8 = length.parse().ok()?;
         let (base, is_v6) = match ip.parse().ok()? {
@@ -43,6 +43,12 @@ impl Cidr {
     /// Number of addresses; the whole of IPv6 is taken for all but one bit of it.
     fn size(self) -> u128 {
         1u128.checked_shl(u32::from(self.bits() - self.length)).unwrap_or(1 << 127)
+    }
+
+    pub(crate) fn contains(self, ip: IpAddr) -> bool {
+        let length = if ip.is_ipv6() { 128 } else { 32 };
+        Self::parse(&format!("{ip}/{length}"))
+            .is_some_and(|host| host.length >= self.length && self.overlaps(host))
     }
 
     fn overlaps(self, other: Self) -> bool {

@@ -10,6 +10,7 @@ use krate_api::Shared;
 use krate_api::object::DecodeError;
 use krate_api::types::core::v1::{Node, Service, ServiceSpec};
 use krate_api::types::discovery::v1::{Endpoint, EndpointSlice};
+use krate_api::types::networking::v1::ServiceCIDR;
 use krate_client::View;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -280,6 +281,18 @@ impl From<&Node> for NodeView {
             internal_ips: addresses(internal.map(|a| &a.address)),
             zone: zone.cloned(),
         }
+    }
+}
+
+/// The ranges of a ServiceCIDR.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangesView(pub Vec<Cidr>);
+
+impl View for RangesView {
+    fn of(object: &Shared) -> Result<Arc<Self>, DecodeError> {
+        let cidr = object.typed::<ServiceCIDR>()?;
+        let texts = cidr.spec.as_ref().and_then(|s| s.cidrs.as_deref()).unwrap_or_default();
+        Ok(Arc::new(Self(texts.iter().filter_map(|t| t.parse().ok()).collect())))
     }
 }
 

@@ -8,8 +8,10 @@ use crate::pipeline::perform;
 use crate::server::Inner;
 use crate::user::UserInfo;
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
+use krate_api::meta::{Condition, Time};
 use krate_api::types::core::v1::{Endpoints, Namespace, Service};
 use krate_api::types::discovery::v1::EndpointSlice;
+use krate_api::types::networking::v1::ServiceCIDR;
 use krate_api::types::scheduling::v1::PriorityClass;
 use krate_api::{Kind, Status};
 use krate_client::{Body, Request, Verb};
@@ -44,6 +46,7 @@ pub(crate) async fn run(server: &Inner) -> Result<(), Status> {
         steps.push(ensure(server, class).boxed());
     }
     steps.push(kubernetes_service(server).boxed());
+    steps.push(service_cidr(server).boxed());
     all(steps).await
 }
 
@@ -84,6 +87,32 @@ fn priority_classes() -> Vec<PriorityClass> {
              necessary.",
         ),
     ]
+}
+
+/// The ranges of Service addresses as an object, which is ready from the start.
+async fn service_cidr(server: &Inner) -> Result<(), Status> {
+    const NAME: &str = "kubernetes";
+    let cidrs: Vec<&str> = server.services.cidrs.iter().map(|c| c.text()).collect();
+    ensure(server, of::<ServiceCIDR>(json!({"metadata": {"name": NAME}, "spec": {"cidrs": cidrs}}))?).await?;
+    let Some(present) = server.read::<ServiceCIDR>("", NAME).await? else { return Ok(()) };
+    let has_conditions =
+        present.status.as_ref().and_then(|s| s.conditions.as_ref()).is_some_and(|c| !c.is_empty());
+    if has_conditions || present.metadata.deletion_timestamp.is_some() {
+        return Ok(());
+    }
+    let mut ready = (*present).clone();
+    ready.status.get_or_insert_default().conditions = Some(vec![Condition {
+        type_: "Ready".to_owned(),
+        status: "True".to_owned(),
+        reason: String::new(),
+        message: "Kubernetes default Service CIDR is ready".to_owned(),
+        last_transition_time: Time(server.clock.now_seconds()),
+        observed_generation: None,
+    }]);
+    let mut request = Request::of::<ServiceCIDR>(Verb::Update, "", NAME);
+    request.subresource = "status".to_owned();
+    request.body = Some(Body::Object(Box::new(ready)));
+    perform(server, &Arc::new(UserInfo::apiserver()), request).await.map(drop)
 }
 
 /// The Service by which pods reach the API, with the endpoints that this server advertises.

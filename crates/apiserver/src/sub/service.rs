@@ -15,7 +15,7 @@ use bytes::Bytes;
 use krate_api::field::{Error, Path};
 use krate_api::meta::Time;
 use krate_api::types::core::v1::{Service, ServiceSpec};
-use krate_api::types::networking::v1::{IPAddress, IPAddressSpec, ParentReference};
+use krate_api::types::networking::v1::{IPAddress, IPAddressSpec, ParentReference, ServiceCIDR};
 use krate_api::{Kind as _, Object, Status};
 use krate_store::{Check, Key, Op, Txn, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -251,6 +251,9 @@ impl Allocation<'_> {
                     break;
                 }
             }
+            if found.is_none() {
+                found = self.from_further_ranges(family, txn, name).await?;
+            }
             match found {
                 Some(address) => ips.push(address),
                 None => {
@@ -263,11 +266,58 @@ impl Allocation<'_> {
         Ok(())
     }
 
+    /// An address of a ServiceCIDR that users added, once the configured range is full.
+    async fn from_further_ranges(
+        &self,
+        family: &str,
+        txn: &mut Txn,
+        name: &str,
+    ) -> Result<Option<String>, Status> {
+        for (range, held) in self.further_ranges().await?.iter().filter(|(r, _)| r.family() == family) {
+            for address in range.candidates(&self.server.rng) {
+                let text = address.to_string();
+                if self.is_free(address).await? {
+                    self.put_address(address, txn, name)?;
+                    txn.checks.push(held.clone());
+                    return Ok(Some(text));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The ranges of all ServiceCIDRs that are ready and stay, each with the check that it still does.
+    async fn further_ranges(&self) -> Result<Vec<(Cidr, Check)>, Status> {
+        let mut ranges = Vec::new();
+        for object in self.server.read_all::<ServiceCIDR>("").await? {
+            let cidr = object.typed::<ServiceCIDR>().map_err(Status::internal)?;
+            let conditions = cidr.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+            let is_ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+            if !is_ready || cidr.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            let key = Key::new(
+                krate_api::status::qualified(ServiceCIDR::GROUP, ServiceCIDR::PLURAL),
+                cidr.metadata.name.clone().unwrap_or_default(),
+            );
+            let Some(entry) = self.server.store.get(&key, None).await.map_err(from_store)?.0 else {
+                continue;
+            };
+            let texts = cidr.spec.iter().flat_map(|s| s.cidrs.iter().flatten());
+            let parsed = texts.filter_map(|t| Cidr::parse(t));
+            ranges.extend(parsed.map(|range| (range, Check::At(key.clone(), entry.modified))));
+        }
+        Ok(ranges)
+    }
+
     /// Adds the taking of an address to the transaction, or says why it cannot be had.
     async fn take_address(&self, ip: &str, txn: &mut Txn, name: &str) -> Result<Result<(), String>, Status> {
         let Ok(address) = ip.parse::<IpAddr>() else { return Ok(Ok(())) };
         let ranges = &self.server.services.cidrs;
-        if !ranges.iter().any(|r| r.contains(address)) {
+        let within = ranges.iter().any(|r| r.contains(address));
+        let further = if within { vec![] } else { self.further_ranges().await? };
+        let holder = further.into_iter().find(|(r, _)| r.contains(address));
+        if !within && holder.is_none() {
             let family: Vec<&str> =
                 ranges.iter().filter(|r| r.is_v6() == address.is_ipv6()).map(Cidr::text).collect();
             return Ok(Err(format!(
@@ -275,14 +325,25 @@ impl Allocation<'_> {
                 family.join(",")
             )));
         }
-        let key = address_key(&address.to_string());
-        if self.server.store.get(&key, None).await.map_err(from_store)?.0.is_some() {
+        if !self.is_free(address).await? {
             return Ok(Err("provided IP is already allocated".to_owned()));
         }
+        txn.checks.extend(holder.map(|(_, check)| check));
+        self.put_address(address, txn, name)?;
+        Ok(Ok(()))
+    }
+
+    async fn is_free(&self, address: IpAddr) -> Result<bool, Status> {
+        let key = address_key(&address.to_string());
+        Ok(self.server.store.get(&key, None).await.map_err(from_store)?.0.is_none())
+    }
+
+    fn put_address(&self, address: IpAddr, txn: &mut Txn, name: &str) -> Result<(), Status> {
+        let key = address_key(&address.to_string());
         let value = self.address_object(address, name)?;
         txn.checks.push(Check::Absent(key.clone()));
         txn.ops.push(Op::Put { key, value, ttl: None });
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn address_object(&self, address: IpAddr, name: &str) -> Result<Value, Status> {

@@ -15,9 +15,10 @@ mod rules;
 use crate::addr::Cidr;
 use crate::link::{self, routes::NodeView, rtnl::Rtnl, sysctl};
 use crate::nft::{self, Family, Transaction};
-use crate::views::{ServiceView, SliceView};
+use crate::views::{RangesView, ServiceView, SliceView};
 use krate_api::types::core::v1::{Node as ApiNode, Service};
 use krate_api::types::discovery::v1::EndpointSlice;
+use krate_api::types::networking::v1::ServiceCIDR;
 use krate_base::metrics::Metrics;
 use krate_base::{Rng, Shutdown};
 use krate_client::{Index, Informer, Informers, Source};
@@ -76,6 +77,8 @@ pub struct Proxy {
     slices: Index<SliceView>,
     slice_informer: Informer<SliceView>,
     nodes: Informer<NodeView>,
+    /// Ranges that were added to the configured ones.
+    ranges: Informer<RangesView>,
     dirty: Arc<Dirty>,
     applied: watch::Sender<u64>,
 }
@@ -130,7 +133,15 @@ impl Proxy {
                 all.keys().into_iter().for_each(|key| dirty.add(Some(key)));
             }
         });
-        Self { config, services, slices, slice_informer, nodes, dirty, applied: watch::Sender::new(0) }
+        let ranges = config.informers.get::<RangesView>(Source::of::<ServiceCIDR>());
+        let told = Arc::downgrade(&dirty);
+        ranges.subscribe(move |_, _| {
+            if let Some(dirty) = told.upgrade() {
+                dirty.changed.notify_one();
+            }
+        });
+        let applied = watch::Sender::new(0);
+        Self { config, services, slices, slice_informer, nodes, ranges, dirty, applied }
     }
 
     /// Counts the transactions that the kernel has carried out.
@@ -146,7 +157,7 @@ impl Proxy {
     }
 
     async fn follow(&self) -> Result<(), Error> {
-        let config = self.config.clone();
+        let (config, mut routed) = (self.config.clone(), self.config.service_cidrs.clone());
         tokio::task::spawn_blocking(move || prepare_node(&config)).await??;
         self.services.synced().await;
         self.slice_informer.synced().await;
@@ -164,6 +175,7 @@ impl Proxy {
             let (transactions, more) = transactions(&mut programs, &plans, rebuild);
             stale.extend(more);
             let forget = stale.clone();
+            self.route_further_ranges(&mut routed).await;
             match tokio::task::spawn_blocking(move || carry_out(&transactions, &forget)).await? {
                 Ok(()) => {
                     (rebuild, pause) = (false, RETRY_FIRST);
@@ -182,6 +194,28 @@ impl Proxy {
                     pause = (pause * 2).min(RETRY_MAX);
                 }
             }
+        }
+    }
+
+    /// Service addresses need a route on the node, those of added ranges too. A route that is not needed any
+    /// more does no harm; one that would hide the nodes or the pods is not made.
+    async fn route_further_ranges(&self, routed: &mut Vec<Cidr>) {
+        let hides = |range: &Cidr| {
+            let pods = &self.config.pod_cidrs;
+            self.config.node_ips.iter().any(|ip| range.contains(*ip))
+                || pods.iter().any(|p| range.contains(p.base()) || p.contains(range.base()))
+        };
+        let mut new: Vec<Cidr> = self.ranges.list().iter().flat_map(|r| r.0.clone()).collect();
+        new.retain(|range| !routed.contains(range) && !hides(range));
+        if new.is_empty() {
+            return;
+        }
+        routed.extend(&new);
+        let config = Config { service_cidrs: new, ..self.config.clone() };
+        match tokio::task::spawn_blocking(move || prepare_node(&config)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "an added range of Service addresses has no route"),
+            Err(error) => tracing::error!(%error, "routes to Service addresses"),
         }
     }
 
