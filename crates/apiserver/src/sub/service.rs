@@ -252,7 +252,7 @@ impl Allocation<'_> {
                 }
             }
             if found.is_none() {
-                found = self.from_further_ranges(family, txn, name).await?;
+                found = self.further_address(family, txn, name).await?;
             }
             match found {
                 Some(address) => ips.push(address),
@@ -267,7 +267,7 @@ impl Allocation<'_> {
     }
 
     /// An address of a ServiceCIDR that users added, once the configured range is full.
-    async fn from_further_ranges(
+    async fn further_address(
         &self,
         family: &str,
         txn: &mut Txn,
