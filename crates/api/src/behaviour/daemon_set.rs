@@ -2,7 +2,7 @@
 
 use super::check::Check;
 use super::fill::{self, str_of, text, value};
-use super::pod_spec::{self, defaults, warnings};
+use super::pod_spec::{self, defaults};
 use super::workload::{self, counts};
 use super::{Behaviour, Typed, names, selector};
 use crate::field::{Error, Errors, Path};
@@ -19,13 +19,10 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         default,
         prepare_create,
         prepare_update,
-        prepare_subresource,
+        prepare_subresource: workload::prepare_subresource,
         validate,
         validate_update,
-        warnings: |set, _| {
-            let path = Path::new("spec").child("template");
-            set.spec.as_ref().map(|s| warnings::template(&path, &s.template)).unwrap_or_default()
-        },
+        warnings: workload::warnings,
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -56,23 +53,16 @@ fn set_template_generation(set: &mut DaemonSet, value: i64) {
 }
 
 fn prepare_create(set: &mut DaemonSet) {
-    set.status = Some(Default::default());
-    set.metadata.generation = Some(1);
+    workload::prepare_create(set);
     let count = template_generation(set).max(1);
     set_template_generation(set, count);
 }
 
 fn prepare_update(new: &mut DaemonSet, old: &DaemonSet) {
-    new.status.clone_from(&old.status);
     let template = |s: &DaemonSet| s.spec.as_ref().map(|s| s.template.clone());
     let rolled = !fill::same(&template(new), &template(old));
     set_template_generation(new, template_generation(old) + i64::from(rolled));
-    let changed = !fill::same(&new.spec, &old.spec);
-    fill::generation(&mut new.metadata, &old.metadata, changed);
-}
-
-fn prepare_subresource(_: &str, new: &mut DaemonSet, old: &DaemonSet) {
-    new.spec.clone_from(&old.spec);
+    workload::prepare_update(new, old);
 }
 
 fn validate(set: &DaemonSet) -> Errors {

@@ -2,7 +2,7 @@
 
 use super::check::Check;
 use super::fill::{self, str_of, text, value};
-use super::pod_spec::{defaults, warnings};
+use super::pod_spec::defaults;
 use super::workload::{self, counts};
 use super::{Behaviour, Typed, names};
 use crate::field::{Error, Errors, Path};
@@ -13,15 +13,12 @@ use std::sync::Arc;
 pub fn behaviour() -> Arc<dyn Behaviour> {
     Arc::new(Typed::<Deployment> {
         default,
-        prepare_create,
+        prepare_create: workload::prepare_create,
         prepare_update,
         prepare_subresource,
         validate,
         validate_update,
-        warnings: |d, _| {
-            let path = Path::new("spec").child("template");
-            d.spec.as_ref().map(|s| warnings::template(&path, &s.template)).unwrap_or_default()
-        },
+        warnings: workload::warnings,
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -41,11 +38,6 @@ fn default(deployment: &mut Deployment) {
     value(&mut spec.progress_deadline_seconds, 600);
     defaults::template(&mut spec.template);
     deployment.status.get_or_insert_default();
-}
-
-fn prepare_create(deployment: &mut Deployment) {
-    deployment.status = Some(Default::default());
-    deployment.metadata.generation = Some(1);
 }
 
 fn prepare_update(new: &mut Deployment, old: &Deployment) {

@@ -1,8 +1,8 @@
 //! ReplicaSets.
 
 use super::check::Check;
-use super::fill::{self, value};
-use super::pod_spec::{defaults, warnings};
+use super::fill::value;
+use super::pod_spec::defaults;
 use super::workload::{self, counts};
 use super::{Behaviour, Typed, names};
 use crate::field::{Errors, Path};
@@ -12,16 +12,12 @@ use std::sync::Arc;
 pub fn behaviour() -> Arc<dyn Behaviour> {
     Arc::new(Typed::<ReplicaSet> {
         default,
-        prepare_create,
-        prepare_update,
-        prepare_subresource,
+        prepare_create: workload::prepare_create,
+        prepare_update: workload::prepare_update,
+        prepare_subresource: workload::prepare_subresource,
         validate,
         validate_update,
-        warnings: |set, _| {
-            let template = set.spec.as_ref().and_then(|s| s.template.as_ref());
-            let path = Path::new("spec").child("template");
-            template.map(|t| warnings::template(&path, t)).unwrap_or_default()
-        },
+        warnings: workload::warnings,
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -32,21 +28,6 @@ fn default(set: &mut ReplicaSet) {
     value(&mut spec.replicas, 1);
     defaults::template(spec.template.get_or_insert_default());
     set.status.get_or_insert_default();
-}
-
-fn prepare_create(set: &mut ReplicaSet) {
-    set.status = Some(Default::default());
-    set.metadata.generation = Some(1);
-}
-
-fn prepare_update(new: &mut ReplicaSet, old: &ReplicaSet) {
-    new.status.clone_from(&old.status);
-    let changed = !fill::same(&new.spec, &old.spec);
-    fill::generation(&mut new.metadata, &old.metadata, changed);
-}
-
-fn prepare_subresource(_: &str, new: &mut ReplicaSet, old: &ReplicaSet) {
-    new.spec.clone_from(&old.spec);
 }
 
 fn validate(set: &ReplicaSet) -> Errors {

@@ -1,7 +1,7 @@
 //! ReplicationControllers.
 
-use super::fill::{self, value};
-use super::pod_spec::{self, defaults, warnings};
+use super::fill::value;
+use super::pod_spec::{self, defaults};
 use super::workload::{self, counts};
 use super::{Behaviour, Typed, names, selector};
 use crate::field::{Error, Errors, Path};
@@ -12,16 +12,12 @@ use std::sync::Arc;
 pub fn behaviour() -> Arc<dyn Behaviour> {
     Arc::new(Typed::<ReplicationController> {
         default,
-        prepare_create,
-        prepare_update,
-        prepare_subresource,
+        prepare_create: workload::prepare_create,
+        prepare_update: workload::prepare_update,
+        prepare_subresource: workload::prepare_subresource,
         validate,
         validate_update,
-        warnings: |rc, _| {
-            let template = rc.spec.as_ref().and_then(|s| s.template.as_ref());
-            let path = Path::new("spec").child("template");
-            template.map(|t| warnings::template(&path, t)).unwrap_or_default()
-        },
+        warnings: workload::warnings,
         fields,
         check_name: names::subdomain_name,
         ..Default::default()
@@ -45,21 +41,6 @@ fn default(rc: &mut ReplicationController) {
         defaults::template(template);
     }
     rc.status.get_or_insert_default();
-}
-
-fn prepare_create(rc: &mut ReplicationController) {
-    rc.status = Some(Default::default());
-    rc.metadata.generation = Some(1);
-}
-
-fn prepare_update(new: &mut ReplicationController, old: &ReplicationController) {
-    new.status.clone_from(&old.status);
-    let changed = !fill::same(&new.spec, &old.spec);
-    fill::generation(&mut new.metadata, &old.metadata, changed);
-}
-
-fn prepare_subresource(_: &str, new: &mut ReplicationController, old: &ReplicationController) {
-    new.spec.clone_from(&old.spec);
 }
 
 fn fields(rc: &ReplicationController) -> Vec<(&'static str, String)> {

@@ -2,12 +2,13 @@
 
 use super::check::Check;
 use super::fill::{self, items, items_mut, str_of, text, value};
-use super::pod_spec::{self, defaults, warnings};
+use super::pod_spec::{self, defaults};
 use super::workload::{self, counts};
 use super::{Behaviour, Typed, names, persistent_volume_claim, selector};
 use crate::field::{Error, ErrorType, Errors, Path};
 use crate::types::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use crate::types::core::v1::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::sync::Arc;
 
 pub fn behaviour() -> Arc<dyn Behaviour> {
@@ -15,13 +16,10 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         default,
         prepare_create,
         prepare_update,
-        prepare_subresource,
+        prepare_subresource: workload::prepare_subresource,
         validate,
         validate_update,
-        warnings: |set, _| {
-            let path = Path::new("spec").child("template");
-            set.spec.as_ref().map(|s| warnings::template(&path, &s.template)).unwrap_or_default()
-        },
+        warnings: workload::warnings,
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -53,18 +51,28 @@ fn default(set: &mut StatefulSet) {
 }
 
 fn prepare_create(set: &mut StatefulSet) {
-    set.status = Some(Default::default());
-    set.metadata.generation = Some(1);
+    workload::prepare_create(set);
+    drop_max_unavailable(set);
 }
 
 fn prepare_update(new: &mut StatefulSet, old: &StatefulSet) {
-    new.status.clone_from(&old.status);
-    let changed = !fill::same(&new.spec, &old.spec);
-    fill::generation(&mut new.metadata, &old.metadata, changed);
+    if max_unavailable(old).is_none() {
+        drop_max_unavailable(new);
+    }
+    workload::prepare_update(new, old);
 }
 
-fn prepare_subresource(_: &str, new: &mut StatefulSet, old: &StatefulSet) {
-    new.spec.clone_from(&old.spec);
+fn max_unavailable(set: &StatefulSet) -> Option<&IntOrString> {
+    set.spec.as_ref()?.update_strategy.as_ref()?.rolling_update.as_ref()?.max_unavailable.as_ref()
+}
+
+/// `maxUnavailable` belongs to a feature (`MaxUnavailableStatefulSet`) that is off in this version: the field is
+/// dropped, unless it is there from before.
+fn drop_max_unavailable(set: &mut StatefulSet) {
+    let strategy = set.spec.as_mut().and_then(|s| s.update_strategy.as_mut());
+    if let Some(rolling) = strategy.and_then(|s| s.rolling_update.as_mut()) {
+        rolling.max_unavailable = None;
+    }
 }
 
 fn validate(set: &StatefulSet) -> Errors {

@@ -1,14 +1,89 @@
-//! The faults that workloads share: replica counts, percentages, and the pod template of what keeps a number
-//! of pods running.
+//! What workloads share: what a write may change of them, and the faults of replica counts, percentages, and
+//! the pod template of what keeps a number of pods running.
 
 use super::check::Check;
-use super::names;
-use super::{pod_spec, selector};
+use super::{fill, names, pod_spec, selector};
 use crate::field::{Error, ErrorType, Errors, Path};
 use crate::meta::LabelSelector;
-use crate::types::core::v1::PodTemplateSpec;
+use crate::object::Kind;
+use crate::types::apps::v1::{
+    DaemonSet, DaemonSetSpec, DaemonSetStatus, Deployment, DeploymentSpec, DeploymentStatus, ReplicaSet,
+    ReplicaSetSpec, ReplicaSetStatus, StatefulSet, StatefulSetSpec, StatefulSetStatus,
+};
+use crate::types::core::v1::{
+    PodTemplateSpec, ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Serialize;
+
+/// A kind that runs pods of a template, with a spec of its user and a status of its controller.
+pub trait Workload: Kind {
+    type Spec: Clone + PartialEq + Serialize;
+    type Status: Clone + Default;
+    fn spec(&mut self) -> &mut Option<Self::Spec>;
+    fn status(&mut self) -> &mut Option<Self::Status>;
+    fn the_spec(&self) -> &Option<Self::Spec>;
+    fn the_status(&self) -> &Option<Self::Status>;
+    fn template(&self) -> Option<&PodTemplateSpec>;
+}
+
+macro_rules! workloads {
+    ($($kind:ty, $spec:ty, $status:ty, $template:expr;)*) => {$(
+        impl Workload for $kind {
+            type Spec = $spec;
+            type Status = $status;
+            fn spec(&mut self) -> &mut Option<$spec> {
+                &mut self.spec
+            }
+            fn status(&mut self) -> &mut Option<$status> {
+                &mut self.status
+            }
+            fn the_spec(&self) -> &Option<$spec> {
+                &self.spec
+            }
+            fn the_status(&self) -> &Option<$status> {
+                &self.status
+            }
+            fn template(&self) -> Option<&PodTemplateSpec> {
+                let template: fn(&$spec) -> Option<&PodTemplateSpec> = $template;
+                self.spec.as_ref().and_then(template)
+            }
+        }
+    )*};
+}
+
+workloads! {
+    DaemonSet, DaemonSetSpec, DaemonSetStatus, |s| Some(&s.template);
+    Deployment, DeploymentSpec, DeploymentStatus, |s| Some(&s.template);
+    ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, |s| s.template.as_ref();
+    ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus, |s| s.template.as_ref();
+    StatefulSet, StatefulSetSpec, StatefulSetStatus, |s| Some(&s.template);
+}
+
+/// A new workload has no status yet.
+pub fn prepare_create<W: Workload>(workload: &mut W) {
+    *workload.status() = Some(W::Status::default());
+    workload.meta_mut().generation = Some(1);
+}
+
+/// An update of the spec leaves the status alone.
+pub fn prepare_update<W: Workload>(new: &mut W, old: &W) {
+    new.status().clone_from(old.the_status());
+    let changed = !fill::same(new.the_spec(), old.the_spec());
+    fill::generation(new.meta_mut(), old.meta(), changed);
+}
+
+/// A write of the status leaves the spec alone.
+pub fn prepare_subresource<W: Workload>(_: &str, new: &mut W, old: &W) {
+    new.spec().clone_from(old.the_spec());
+}
+
+/// What is deprecated in the template.
+#[must_use]
+pub fn warnings<W: Workload>(workload: &W, _: Option<&W>) -> Vec<String> {
+    let path = Path::new("spec").child("template");
+    workload.template().map(|t| pod_spec::warnings::template(&path, t)).unwrap_or_default()
+}
 
 /// Counts that may not be negative.
 pub fn counts(errors: &mut Errors, path: &Path, counts: &[(&str, Option<i64>)]) {
