@@ -9,6 +9,7 @@ use crate::behaviour::{names, pod_spec, selector};
 use crate::field::{Error, Errors, Path};
 use crate::labels::Selector;
 use crate::types::batch::v1::{Job, JobSpec, JobTemplateSpec};
+use crate::types::core::v1::Container;
 use std::collections::BTreeMap;
 
 /// Parallelism of an indexed job.
@@ -238,12 +239,20 @@ fn completions(errors: &mut Errors, path: &Path, new: &JobSpec, old: &JobSpec) {
     }
 }
 
-/// The template stays, but for where the pods go while the job has not begun.
+/// Whether no pod of the job exists yet, or all have been taken away since it was suspended.
+fn is_at_rest(old: &Job) -> bool {
+    let status = old.status.clone().unwrap_or_default();
+    let begun = status.start_time.is_some();
+    let conditions = status.conditions.iter().flatten();
+    let suspended = conditions.into_iter().any(|c| c.type_ == "Suspended" && c.status == "True");
+    !begun || (suspended && status.active.unwrap_or(0) == 0)
+}
+
+/// The template stays, but for where the pods go and what they need while the job is suspended and at rest.
 fn template(errors: &mut Errors, path: &Path, new: &JobSpec, old: &Job) {
     let Some(was) = &old.spec else { return };
     let mut rest = new.template.clone();
-    let begun = old.status.as_ref().is_some_and(|s| s.start_time.is_some());
-    if was.suspend == Some(true) && !begun {
+    if was.suspend == Some(true) && is_at_rest(old) {
         let wanted = was.template.spec.clone().unwrap_or_default();
         let spec = rest.spec.get_or_insert_default();
         let mut affinity = spec.affinity.take().unwrap_or_default();
@@ -253,6 +262,9 @@ fn template(errors: &mut Errors, path: &Path, new: &JobSpec, old: &Job) {
         spec.node_selector = wanted.node_selector;
         spec.tolerations = wanted.tolerations;
         spec.scheduling_gates = wanted.scheduling_gates;
+        keep_resources(&mut spec.containers, &wanted.containers);
+        let init = wanted.init_containers.as_deref().unwrap_or_default();
+        keep_resources(spec.init_containers.as_deref_mut().unwrap_or_default(), init);
         let metadata = rest.metadata.get_or_insert_default();
         let old_metadata = was.template.metadata.clone().unwrap_or_default();
         metadata.annotations = old_metadata.annotations;
@@ -260,6 +272,12 @@ fn template(errors: &mut Errors, path: &Path, new: &JobSpec, old: &Job) {
     }
     if !fill::same(&rest, &was.template) {
         errors.invalid(path, &new.template, crate::behaviour::check::IMMUTABLE);
+    }
+}
+
+fn keep_resources(containers: &mut [Container], were: &[Container]) {
+    for (container, was) in containers.iter_mut().zip(were).filter(|(c, was)| c.name == was.name) {
+        container.resources.clone_from(&was.resources);
     }
 }
 
