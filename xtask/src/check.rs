@@ -49,6 +49,21 @@ pub fn test() -> Outcome {
     run(cargo().args(["test", "--workspace", "--no-fail-fast"]))
 }
 
+/// So many random scenarios, or the replay of one.
+pub fn random(seeds: u64, first: Option<u64>, seed: Option<u64>) -> Outcome {
+    let mut command = cargo();
+    command.args(["test", "--quiet", "-p", "krate-testing", "--test", "random", "--"]);
+    command.args(["every_seed_comes_to_its_end", "--nocapture"]);
+    match seed {
+        Some(seed) => command.env("KRATE_SEED", seed.to_string()),
+        None => command.env("KRATE_SEEDS", seeds.to_string()),
+    };
+    if let Some(first) = first {
+        command.env("KRATE_FIRST_SEED", first.to_string());
+    }
+    run(&mut command)
+}
+
 /// The tests on real clusters.
 pub fn e2e(filter: Option<&str>) -> Outcome {
     if has_nextest() {

@@ -30,6 +30,18 @@ enum Command {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// Random scenarios in virtual time, each from a seed
+    Random {
+        /// How many seeds
+        #[arg(long, default_value_t = 100)]
+        seeds: u64,
+        /// The first of them; by chance, if not given
+        #[arg(long)]
+        first: Option<u64>,
+        /// Replay this one only
+        #[arg(long, conflicts_with_all = ["seeds", "first"])]
+        seed: Option<u64>,
+    },
     /// File lengths and headers
     Tidy,
     /// Run the fuzz targets for a while
@@ -53,6 +65,7 @@ fn main() -> ExitCode {
         Command::Test => check::prepare().and_then(|()| check::check()).and_then(|()| check::test()),
         Command::Check => check::check(),
         Command::E2e { filter } => check::prepare().and_then(|()| check::e2e(filter.as_deref())),
+        Command::Random { seeds, first, seed } => check::random(seeds, first, seed),
         Command::Tidy => tidy::run(),
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
         Command::Gen { facts } => r#gen::run(&facts).map_err(|e| e.to_string()),

@@ -32,6 +32,14 @@ impl Expectations {
             .is_none_or(|e| (e.creations == 0 && e.deletions.is_empty()) || e.since.elapsed() > EXPIRY)
     }
 
+    /// How long until what is still expected no longer holds anything up. Who finds the key unsatisfied looks
+    /// again after this time: of an object that came and went while its watch was broken no event ever tells.
+    #[must_use]
+    pub fn expires_in(&self, key: &str) -> Duration {
+        let since = self.0.lock().get(key).map(|e| e.since.elapsed());
+        since.map_or(Duration::ZERO, |since| EXPIRY.saturating_sub(since) + Duration::from_millis(1))
+    }
+
     /// Replaces what is expected: `creations` new objects and the deletion of these uids. Call it before
     /// asking, so that an answer that comes at once is counted.
     pub fn expect(&self, key: &str, creations: usize, deletions: impl IntoIterator<Item = String>) {
@@ -98,6 +106,16 @@ mod tests {
         let e = Expectations::default();
         e.expect("x", 1, []);
         tokio::time::advance(EXPIRY + Duration::from_secs(1)).await;
+        assert!(e.satisfied("x"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn are_worth_another_look_when_they_have_expired() {
+        let e = Expectations::default();
+        e.expect("x", 1, []);
+        tokio::time::advance(Duration::from_secs(100)).await;
+        assert!(!e.satisfied("x"));
+        tokio::time::advance(e.expires_in("x")).await;
         assert!(e.satisfied("x"));
     }
 }

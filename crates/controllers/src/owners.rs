@@ -10,6 +10,8 @@ use krate_api::Kind;
 use krate_api::labels::Selector;
 use krate_api::meta::OwnerReference;
 use krate_client::{Expectations, Informer, Queue};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The owners of one kind.
@@ -17,6 +19,8 @@ pub struct Owners<K: Kind> {
     pub informer: Informer<K>,
     pub queue: Queue,
     pub expectations: Expectations,
+    /// Owners (by uid) that the API says are gone although the cache still has them.
+    gone: Mutex<BTreeSet<String>>,
     /// The pods that an owner wants; none of an owner whose selector is malformed.
     selector: fn(&K) -> Option<Selector>,
 }
@@ -33,6 +37,7 @@ impl<K: Kind> Owners<K> {
             informer: env.informers.of::<K>(),
             queue: env.queue(queue),
             expectations: Expectations::default(),
+            gone: Mutex::default(),
             selector,
         });
         let o = owners.clone();
@@ -45,10 +50,23 @@ impl<K: Kind> Owners<K> {
     fn owner_changed(&self, old: Option<&Arc<K>>, new: Option<&Arc<K>>) {
         if let (Some(gone), None) = (old, new) {
             self.expectations.forget(&meta::key(gone.meta()));
+            self.gone.lock().remove(meta::uid(gone.meta()));
         }
         if let Some(owner) = new.or(old) {
             self.queue.add(meta::key(owner.meta()));
         }
+    }
+
+    /// The API says that an owner is not there. Nothing more is to be made for it, or its controller and the
+    /// garbage collector would chase each other until the cache catches up.
+    pub fn say_gone(&self, owner: &K) {
+        self.gone.lock().insert(meta::uid(owner.meta()).to_owned());
+    }
+
+    /// Whether only the cache still has an owner.
+    #[must_use]
+    pub fn is_gone(&self, owner: &K) -> bool {
+        self.gone.lock().contains(meta::uid(owner.meta()))
     }
 
     fn wake(&self, wake: &Wake) {

@@ -29,6 +29,12 @@ impl Watchdog {
         Self(breaches)
     }
 
+    /// What was the case when the fact did not hold, if that ever happened.
+    pub fn result(&self) -> Result<(), String> {
+        let breaches = self.0.lock();
+        if breaches.is_empty() { Ok(()) } else { Err(breaches.join("\n")) }
+    }
+
     /// # Panics
     /// When the fact did not hold at some step, with what was the case.
     pub fn check(&self) {

@@ -28,7 +28,6 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::Store;
-use tokio::sync::watch;
 
 /// What an informer keeps of an object.
 pub trait View: Sized + Send + Sync + 'static {
@@ -152,7 +151,8 @@ struct Inner<V: View> {
     store: RwLock<Store<V>>,
     /// Held while a change is applied and told, so that a new subscriber misses and repeats nothing.
     handlers: Mutex<Vec<Handler<V>>>,
-    synced: watch::Sender<bool>,
+    /// Ends when the first list has been told. Who waits is woken in the order of asking.
+    synced: Shutdown,
     stop: Shutdown,
 }
 
@@ -172,7 +172,7 @@ impl<V: View> Informer<V> {
             metrics: metrics.clone(),
             store: RwLock::new(Store::new()),
             handlers: Mutex::new(vec![]),
-            synced: watch::Sender::new(false),
+            synced: Shutdown::new(),
             stop: supervisor.shutdown().child_token(),
         });
         let (task, rng) = (inner.clone(), rng.clone());
@@ -244,13 +244,12 @@ impl<V: View> Informer<V> {
 
     /// Returns when the first list has been applied and told to the handlers.
     pub async fn synced(&self) {
-        // The sender lives in `self`: the wait ends only by its value.
-        let _ = self.0.synced.subscribe().wait_for(|synced| *synced).await;
+        self.0.synced.cancelled().await;
     }
 
     #[must_use]
     pub fn has_synced(&self) -> bool {
-        *self.0.synced.borrow()
+        self.0.synced.is_cancelled()
     }
 
     /// Ends the informer for all who share it. Its cache stays as it is.

@@ -88,7 +88,7 @@ async fn list<V: View>(inner: &Inner<V>, transport: &dyn Transport, at_least: &s
     match transport.send(inner.source.request(options)).await? {
         Reply::List { items, revision, .. } => {
             inner.replace(&items);
-            inner.synced.send_replace(true);
+            inner.synced.cancel();
             Ok(revision)
         }
         _ => Err(Status::internal("the server answered something else than the list that was asked for")),

@@ -119,6 +119,9 @@ impl Controller {
         if set.metadata.deletion_timestamp.is_some() {
             return Ok(Outcome::Done);
         }
+        if self.sets.is_gone(&set) {
+            return Ok(Outcome::Done);
+        }
         let settled = self.sets.expectations.satisfied(key);
         let revisions = self.revisions(&set, &selector).await?;
         let (hash, nodes) = (revisions.hash(), self.nodes.list());
@@ -132,9 +135,16 @@ impl Controller {
         let (status, next) = status::status(&observed, acted);
         if set.status.as_ref() != Some(&status) {
             let changed = DaemonSet { status: Some(status), ..(*set).clone() };
-            self.api.update_status(changed).await?;
+            match self.api.update_status(changed).await {
+                Err(status) if status.is_not_found() => {
+                    self.sets.say_gone(&set);
+                    return Ok(Outcome::Done);
+                }
+                told => told.map(drop)?,
+            }
         }
-        let again = [result?, next].into_iter().flatten().min();
+        let expiry = (!settled).then(|| self.sets.expectations.expires_in(key));
+        let again = [result?, next, expiry].into_iter().flatten().min();
         Ok(again.map_or(Outcome::Done, Outcome::After))
     }
 

@@ -194,7 +194,8 @@ impl Controller {
         } else if settled && !plan.create.is_empty() {
             self.create(key, job, &plan.create).await?;
         }
-        Ok(plan.after.map_or(Outcome::Done, Outcome::After))
+        let expiry = (!settled).then(|| self.expectations.expires_in(key));
+        Ok(plan.after.into_iter().chain(expiry).min().map_or(Outcome::Done, Outcome::After))
     }
 
     /// Takes our finalizer off a pod. If the pod has changed its event brings us back.

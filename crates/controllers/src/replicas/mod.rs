@@ -75,6 +75,9 @@ impl<K: Replicated> Controller<K> {
             self.owners.expectations.forget(key);
             return Ok(Outcome::Done);
         };
+        if self.owners.is_gone(&owner) {
+            return Ok(Outcome::Done);
+        }
         let Ok(selector) = owner.selector() else {
             tracing::warn!(key, "the selector is invalid");
             return Ok(Outcome::Done);
@@ -92,9 +95,16 @@ impl<K: Replicated> Controller<K> {
         if wanted != owner.status() {
             let mut changed = (*owner).clone();
             changed.set_status(wanted);
-            self.api.update_status(changed).await?;
+            match self.api.update_status(changed).await {
+                Err(status) if status.is_not_found() => {
+                    self.owners.say_gone(&owner);
+                    return Ok(Outcome::Done);
+                }
+                result => result.map(drop)?,
+            }
         }
-        match (failure, counted.next) {
+        let expiry = (!settled).then(|| self.owners.expectations.expires_in(key));
+        match (failure, counted.next.into_iter().chain(expiry).min()) {
             (Some(failure), _) => Err(failure.status),
             (None, Some(pause)) => Ok(Outcome::After(pause)),
             (None, None) => Ok(Outcome::Done),

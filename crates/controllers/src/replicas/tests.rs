@@ -142,3 +142,25 @@ async fn a_pod_is_available_when_it_has_been_ready_long_enough() {
     w.pass(10).await;
     assert_eq!(status(&w, "web"), (1, 1, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_more_is_made_for_an_owner_that_only_the_cache_still_has() {
+    let w = World::new(&[start_replica_sets]);
+    w.fake.put(&replica_set("web", 1));
+    w.settle().await;
+    // The watch of sets hears of nothing any more; the set goes, and with it, each time, what it made.
+    w.fake.fail(|request| {
+        let blind = request.plural == "replicasets" && request.name.is_empty();
+        blind.then(|| Status::failure(Reason::ServiceUnavailable, "away"))
+    });
+    w.fake.break_watches();
+    w.fake.remove::<ReplicaSet>("default", "web");
+    w.pass(60).await;
+    for _ in 0..20 {
+        for name in w.names::<Pod>() {
+            w.fake.remove::<Pod>("default", &name);
+        }
+        w.pass(1).await;
+    }
+    assert!(w.names::<Pod>().is_empty(), "{:?}", w.names::<Pod>());
+}

@@ -7,14 +7,13 @@ mod wire;
 pub(crate) use wire::{Servers, Wire};
 
 use krate_api::{Reason, Status};
-use krate_base::Rng;
+use krate_base::{Rng, Shutdown};
 use krate_client::{Request, Verb};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// The longest delay of a request.
 const DELAY: u64 = 5_000;
@@ -79,6 +78,7 @@ impl Odds {
     }
 }
 
+type Listener = Box<dyn FnMut(&str, &Request) + Send>;
 type Script = Box<dyn FnMut(&str, &Request) -> Option<Fault> + Send>;
 
 /// The faults of a cluster. Clones share them.
@@ -88,8 +88,8 @@ pub struct Faults(Arc<Inner>);
 struct Inner {
     rng: Rng,
     state: Mutex<State>,
-    /// Counts, by identity, how often its watches were cut.
-    cuts: Mutex<BTreeMap<String, watch::Sender<u64>>>,
+    /// By identity, what ends its present watches. Not a `watch` channel, which wakes in an order of its own.
+    cuts: Mutex<BTreeMap<String, Shutdown>>,
     /// The highest revision that any answer carried.
     seen: AtomicU64,
 }
@@ -99,6 +99,8 @@ struct State {
     /// By identity; the empty one is for everybody who has no odds of their own.
     odds: BTreeMap<String, Odds>,
     script: Option<Script>,
+    listener: Option<Listener>,
+    latency: Duration,
     done: BTreeMap<&'static str, u64>,
 }
 
@@ -124,6 +126,17 @@ impl Faults {
         self.0.state.lock().script = Some(Box::new(script));
     }
 
+    /// From now on every request of a component takes up to so long, healed or not. Without it no time passes
+    /// in virtual time while components chase each other.
+    pub fn latency(&self, longest: Duration) {
+        self.0.state.lock().latency = longest;
+    }
+
+    /// Shows every request of every component to `listener`, whatever becomes of it.
+    pub fn listen(&self, listener: impl FnMut(&str, &Request) + Send + 'static) {
+        self.0.state.lock().listener = Some(Box::new(listener));
+    }
+
     /// Nothing goes wrong any more. Watches that live on borrowed time still end.
     pub fn heal(&self) {
         let mut state = self.0.state.lock();
@@ -133,9 +146,9 @@ impl Faults {
 
     /// Ends the watches of one component, or (empty) of all.
     pub fn cut_watches(&self, identity: &str) {
-        for (name, cut) in &*self.0.cuts.lock() {
+        for (name, cut) in &mut *self.0.cuts.lock() {
             if identity.is_empty() || name == identity {
-                cut.send_modify(|n| *n += 1);
+                std::mem::take(cut).cancel();
             }
         }
     }
@@ -146,9 +159,15 @@ impl Faults {
         self.0.state.lock().done.clone()
     }
 
-    fn cuts(&self, identity: &str) -> watch::Receiver<u64> {
-        let mut cuts = self.0.cuts.lock();
-        cuts.entry(identity.to_owned()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    fn cuts(&self, identity: &str) -> Shutdown {
+        self.0.cuts.lock().entry(identity.to_owned()).or_default().clone()
+    }
+
+    /// How long this request is on its way.
+    fn way(&self) -> Duration {
+        let longest = self.0.state.lock().latency;
+        let millis = u64::try_from(longest.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(if millis == 0 { 0 } else { self.0.rng.below(millis + 1) })
     }
 
     fn note(&self, revision: u64) {
@@ -168,6 +187,9 @@ impl Faults {
     /// What goes wrong with this request, if anything.
     fn of_request(&self, identity: &str, request: &Request) -> Option<Fault> {
         let mut state = self.0.state.lock();
+        if let Some(listener) = &mut state.listener {
+            listener(identity, request);
+        }
         if let Some(fault) = state.script.as_mut().and_then(|script| script(identity, request)) {
             return Some(fault);
         }

@@ -78,6 +78,7 @@ impl Transport for Wire {
         if let Some(fault) = self.faults.of_request(identity, &request) {
             self.suffer(fault, &request).await?;
         }
+        self.travel().await;
         let (to, life) = self.servers.reach(&self.user)?;
         let stream = to.watch(request).await?;
         Ok(self.mortal(stream, identity, life))
@@ -87,6 +88,9 @@ impl Transport for Wire {
 impl Wire {
     async fn ask(&self, request: Request) -> Result<Reply, Status> {
         let fault = self.identity.as_ref().and_then(|identity| self.faults.of_request(identity, &request));
+        if self.identity.is_some() {
+            self.travel().await;
+        }
         let Some(fault) = fault else { return self.forward(request).await };
         if matches!(fault, Fault::LoseAnswer) {
             self.faults.count("answers lost");
@@ -98,6 +102,13 @@ impl Wire {
         }
         self.suffer(fault, &request).await?;
         self.forward(request).await
+    }
+
+    async fn travel(&self) {
+        let way = self.faults.way();
+        if !way.is_zero() {
+            tokio::time::sleep(way).await;
+        }
     }
 
     async fn forward(&self, request: Request) -> Result<Reply, Status> {
@@ -177,7 +188,7 @@ impl Wire {
 
     /// A watch that ends when either side is killed, when it is cut, or when its time has come.
     fn mortal(&self, stream: WatchStream, identity: &str, server: Shutdown) -> WatchStream {
-        let (killed, mut cuts) = (self.killed.clone(), self.faults.cuts(identity));
+        let (killed, cuts) = (self.killed.clone(), self.faults.cuts(identity));
         let life = self.faults.watch_life(identity);
         let faults = self.faults.clone();
         let end = Box::pin(async move {
@@ -185,7 +196,7 @@ impl Wire {
                 biased;
                 () = killed.cancelled() => {}
                 () = server.cancelled() => {}
-                _ = cuts.changed() => faults.count("watches cut"),
+                () = cuts.cancelled() => faults.count("watches cut"),
                 () = after(life) => faults.count("watches cut"),
             }
         });

@@ -273,12 +273,12 @@ impl Kubelet {
             }
         });
         tokio::join!(pods.synced(), nodes.synced());
-        let mut changes = stage.changes();
+        let changes = stage.changes();
         let again = async {
-            while changes.changed().await.is_ok() {
+            loop {
+                changes.notified().await;
                 pods.keys().into_iter().for_each(|key| queue.add(key));
             }
-            std::future::pending::<Infallible>().await
         };
         let run = controller::run(queue.clone(), WORKERS, life.shutdown(), |key: String| {
             self.reconcile(key, &pods, &nodes)
@@ -286,7 +286,7 @@ impl Kubelet {
         tokio::select! {
             biased;
             () = run => std::future::pending().await,
-            never = again => Ok(never),
+            never = again => never,
         }
     }
 

@@ -4,9 +4,9 @@ use krate_api::Object;
 use krate_api::types::core::v1::Pod;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 /// How the containers of one pod behave. The default starts at once, is ready, runs for ever and ends
 /// at once when asked to.
@@ -54,7 +54,8 @@ pub struct Stage(Arc<Inner>);
 struct Inner {
     script: Mutex<Script>,
     orders: Mutex<HashMap<String, Play>>,
-    changes: watch::Sender<u64>,
+    /// The nodes that want to know of new orders, in the order in which they asked.
+    nodes: Mutex<Vec<Weak<Notify>>>,
 }
 
 impl Default for Stage {
@@ -63,7 +64,7 @@ impl Default for Stage {
         Self(Arc::new(Inner {
             script: Mutex::new(script),
             orders: Mutex::default(),
-            changes: watch::Sender::new(0),
+            nodes: Mutex::default(),
         }))
     }
 }
@@ -94,12 +95,20 @@ impl Stage {
         self.0.orders.lock().remove(&uid(pod));
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<u64> {
-        self.0.changes.subscribe()
+    /// Is notified of every new script or order from now on.
+    pub(super) fn changes(&self) -> Arc<Notify> {
+        let node = Arc::new(Notify::new());
+        self.0.nodes.lock().push(Arc::downgrade(&node));
+        node
     }
 
     fn told(&self) {
-        self.0.changes.send_modify(|n| *n += 1);
+        self.0.nodes.lock().retain(|node| {
+            node.upgrade().is_some_and(|node| {
+                node.notify_one();
+                true
+            })
+        });
     }
 }
 
