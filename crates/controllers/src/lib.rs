@@ -29,6 +29,7 @@ mod pod_gc;
 mod pod_template;
 mod pods;
 mod portion;
+mod quota;
 mod ranking;
 mod replicas;
 mod service_cidrs;
@@ -66,6 +67,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("serviceaccount-controller", accounts::start_service_accounts),
     ("root-ca-certificate-publisher-controller", accounts::start_root_ca),
     ("serviceaccount-token-controller", accounts::start_tokens),
+    ("resourcequota-controller", quota::start),
     ("garbage-collector-controller", garbage::start),
     ("node-lifecycle-controller", node_lifecycle::start),
     ("taint-eviction-controller", taint_eviction::start),

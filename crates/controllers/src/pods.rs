@@ -46,6 +46,7 @@ pub struct SpecView {
     #[serde(deserialize_with = "crate::meta::or_default")]
     pub restart_policy: String,
     pub termination_grace_period_seconds: Option<i64>,
+    pub active_deadline_seconds: Option<i64>,
     #[serde(deserialize_with = "crate::meta::or_default")]
     pub tolerations: Vec<Toleration>,
     /// The one node that its required affinity allows by name; empty when it does not say one.

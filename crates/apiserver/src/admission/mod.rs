@@ -9,6 +9,7 @@ mod limit_ranger;
 mod namespace;
 mod node_restriction;
 mod pod;
+mod resource_quota;
 mod service_account;
 mod storage;
 
@@ -89,13 +90,13 @@ pub(crate) trait Plugin: Send + Sync {
     }
 }
 
-/// The plugins in their order.
-pub(crate) struct Chain(Vec<Box<dyn Plugin>>);
+/// The plugins in their order, and the quotas, which come last.
+pub(crate) struct Chain(Vec<Box<dyn Plugin>>, Option<resource_quota::Quotas>);
 
 impl Chain {
     /// The plugins that are on by default.
     pub fn builtin() -> Self {
-        Self(vec![
+        let plugins: Vec<Box<dyn Plugin>> = vec![
             Box::new(namespace::NamespaceLifecycle),
             Box::new(limit_ranger::LimitRanger),
             Box::new(service_account::ServiceAccounts),
@@ -107,12 +108,13 @@ impl Chain {
             Box::new(storage::ClaimResize),
             Box::new(storage::DefaultIngressClass),
             Box::new(escalation::NoEscalation),
-        ])
+        ];
+        Self(plugins, Some(resource_quota::Quotas::default()))
     }
 
     /// No plugin at all.
     pub fn none() -> Self {
-        Self(vec![])
+        Self(vec![], None)
     }
 
     pub async fn admit(
@@ -125,6 +127,21 @@ impl Chain {
             plugin.admit(server, at, object).await?;
         }
         Ok(())
+    }
+
+    /// After validation: adds to the write's transaction what quotas are charged. The turn is kept until the
+    /// transaction is committed.
+    pub async fn charge(
+        &self,
+        server: &Inner,
+        at: &Attributes<'_>,
+        object: &dyn Object,
+        txn: &mut krate_store::Txn,
+    ) -> Result<resource_quota::Turn, Status> {
+        match &self.1 {
+            Some(quotas) => quotas.charge(server, at, object, txn).await,
+            None => Ok(None),
+        }
     }
 
     pub async fn validate(

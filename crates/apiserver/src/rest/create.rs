@@ -80,6 +80,7 @@ async fn once(server: &Inner, call: &Call, object: Box<dyn Object>) -> Result<Sh
         }
         let at = Attributes::new(call, Operation::Create, Some(&*object), None);
         server.admission.validate(server, &at, Some(&*object)).await?;
+        let _turn = server.admission.charge(server, &at, &*object, &mut txn).await?;
         let key = krate_store::Key::new(resource.space.as_str(), call.path(&name));
         if call.options.dry_run {
             let taken = server.store.get(&key, None).await.map_err(from_store)?.0;

@@ -123,6 +123,7 @@ async fn attempt(
         call.warn(warning);
     }
     server.admission.validate(server, &at, Some(&*new)).await?;
+    let _turn = server.admission.charge(server, &at, &*new, &mut txn).await?;
     if call.options.dry_run {
         return Ok(Some(call.rows.unstored(new, entry.modified)));
     }

@@ -6,7 +6,7 @@ pub mod defaults;
 mod env;
 mod mounts;
 mod probes;
-mod requirements;
+pub mod requirements;
 mod scheduling;
 mod security;
 mod validate;

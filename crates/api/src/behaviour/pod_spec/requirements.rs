@@ -197,9 +197,21 @@ pub fn pod(errors: &mut Errors, path: &Path, spec: &PodSpec) {
 
 /// What all containers need together: those that run side by side are added, the rest take turns.
 pub fn requests_of_containers(spec: &PodSpec) -> BTreeMap<String, Quantity> {
+    of_containers(spec, |given| given.requests.as_ref())
+}
+
+/// What all containers may take together, in the same way.
+pub fn limits_of_containers(spec: &PodSpec) -> BTreeMap<String, Quantity> {
+    of_containers(spec, |given| given.limits.as_ref())
+}
+
+fn of_containers(
+    spec: &PodSpec,
+    pick: fn(&ResourceRequirements) -> Option<&Resources>,
+) -> BTreeMap<String, Quantity> {
     let mut sum: BTreeMap<String, Quantity> = BTreeMap::new();
     let add = |sum: &mut BTreeMap<String, Quantity>, given: Option<&ResourceRequirements>| {
-        for (resource, text) in entries(given.and_then(|r| r.requests.as_ref())) {
+        for (resource, text) in entries(given.and_then(pick)) {
             if let Ok(amount) = Quantity::of(text) {
                 sum.entry(resource.clone()).or_default().add(&amount);
             }
