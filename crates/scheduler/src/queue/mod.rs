@@ -2,7 +2,8 @@
 //!
 //! * **active**: to be tried now, the most important first;
 //! * **backoff**: tried and refused a short while ago; the pause doubles from [`BACKOFF_FIRST`] to
-//!   [`BACKOFF_MAX`] with each attempt. When nothing is active, a pod whose event came is not held back;
+//!   [`BACKOFF_MAX`] with each attempt. When nothing is active, a pod whose event came is not held back.
+//!   Pauses that end within one [`WINDOW`] end together, and the most important pod is first;
 //! * **unschedulable**: fits nowhere until something happens ([`Event`]) that one of the plugins that
 //!   refused it says may help, or until [`FLUSH_AFTER`] has passed;
 //! * **gated**: not to be tried at all until its gates are lifted.
@@ -26,6 +27,8 @@ use tokio::time::Instant;
 pub const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest pause after a failed attempt.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Pauses end at whole multiples of this.
+pub const WINDOW: Duration = Duration::from_secs(1);
 /// After this long a pod is tried again even if nothing happened.
 pub const FLUSH_AFTER: Duration = Duration::from_secs(5 * 60);
 
@@ -105,6 +108,12 @@ impl Waiting {
         if self.attempts == 0 { self.since } else { self.since + self.backoff() }
     }
 
+    /// As [`Waiting::until`], at the end of its window.
+    fn window(&self, origin: Instant) -> Instant {
+        let windows = (self.until() - origin).as_nanos().div_ceil(WINDOW.as_nanos());
+        origin + WINDOW.saturating_mul(u32::try_from(windows).unwrap_or(u32::MAX))
+    }
+
     fn plugin(&self, name: &str) -> Option<&Arc<dyn Plugin>> {
         self.profile.plugins.iter().map(|(plugin, _)| plugin).find(|plugin| plugin.name() == name)
     }
@@ -125,7 +134,9 @@ impl Waiting {
 pub struct Queue {
     pods: HashMap<Arc<str>, (Waiting, Place)>,
     active: BTreeMap<Rank, Arc<str>>,
-    backoff: BTreeSet<(Instant, Arc<str>)>,
+    backoff: BTreeMap<(Instant, Rank), Arc<str>>,
+    /// Where the windows begin: when the first pod came.
+    origin: Option<Instant>,
     unschedulable: BTreeSet<(Instant, Arc<str>)>,
     seq: u64,
     /// Events that came while the pod that was last taken was being tried need no memory: the cluster's
@@ -137,6 +148,7 @@ impl Queue {
     /// A pod that nobody has tried yet. Says why it is gated, if it is.
     pub fn add(&mut self, pod: Arc<PodView>, profile: Arc<Profile>, now: Instant) -> Result<(), Reason> {
         self.remove(&pod.uid);
+        self.origin.get_or_insert(now);
         let waiting = Waiting {
             pod,
             profile,
@@ -186,7 +198,7 @@ impl Queue {
     /// The pod to try next; its attempts are counted. When nothing is active, one that an event has
     /// already helped need not wait for its pause to end.
     pub fn pop(&mut self) -> Option<Waiting> {
-        let early = || self.backoff.iter().find(|(_, uid)| !self.pods[uid].0.failed).map(|(_, uid)| uid);
+        let early = || self.backoff.values().find(|uid| !self.pods[*uid].0.failed);
         let uid = self.active.first_key_value().map(|(_, uid)| uid).or_else(early)?.clone();
         let (mut waiting, _) = self.take(&uid)?;
         waiting.attempts += 1;
@@ -227,9 +239,9 @@ impl Queue {
 
     /// Moves what has waited long enough. Returns when there is something to move next.
     pub fn tick(&mut self, now: Instant) -> Option<Instant> {
-        while let Some((until, uid)) = self.backoff.first().cloned().filter(|(until, _)| *until <= now) {
+        let ended = |((until, _), uid): (&(Instant, Rank), &Arc<str>)| (*until <= now).then(|| uid.clone());
+        while let Some(uid) = self.backoff.first_key_value().and_then(ended) {
             if let Some((waiting, _)) = self.take(&uid) {
-                debug_assert!(until <= now);
                 let _ = self.enqueue(waiting, now, "BackoffComplete");
             }
         }
@@ -240,7 +252,7 @@ impl Queue {
                 let _ = self.release(waiting, now, "UnschedulableTimeout");
             }
         }
-        let backoff = self.backoff.first().map(|(until, _)| *until);
+        let backoff = self.backoff.first_key_value().map(|((until, _), _)| *until);
         let flush = self.unschedulable.first().map(|(since, _)| *since + FLUSH_AFTER);
         backoff.into_iter().chain(flush).min()
     }
@@ -283,13 +295,18 @@ impl Queue {
         open
     }
 
+    /// The place among those whose pauses have not ended.
+    fn pause(&self, waiting: &Waiting) -> (Instant, Rank) {
+        (waiting.window(self.origin.unwrap_or(waiting.first)), waiting.rank())
+    }
+
     fn put(&mut self, mut waiting: Waiting, place: Place) {
         self.seq += 1;
         waiting.seq = self.seq;
         let uid = waiting.pod.uid.clone();
         match place {
             Place::Active => drop(self.active.insert(waiting.rank(), uid.clone())),
-            Place::Backoff => drop(self.backoff.insert((waiting.until(), uid.clone()))),
+            Place::Backoff => drop(self.backoff.insert(self.pause(&waiting), uid.clone())),
             Place::Unschedulable => drop(self.unschedulable.insert((waiting.since, uid.clone()))),
             Place::Gated => {}
         }
@@ -300,7 +317,7 @@ impl Queue {
         let (uid, (waiting, place)) = self.pods.remove_entry(uid)?;
         match place {
             Place::Active => drop(self.active.remove(&waiting.rank())),
-            Place::Backoff => drop(self.backoff.remove(&(waiting.until(), uid))),
+            Place::Backoff => drop(self.backoff.remove(&self.pause(&waiting))),
             Place::Unschedulable => drop(self.unschedulable.remove(&(waiting.since, uid))),
             Place::Gated => {}
         }
