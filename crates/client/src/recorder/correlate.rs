@@ -16,8 +16,8 @@ const RATE: f64 = 1.0 / 300.0;
 /// Similar events (all alike but the message) within [`SIMILAR_WITHIN`] before they are combined.
 const SIMILAR: usize = 10;
 const SIMILAR_WITHIN: Duration = Duration::from_secs(600);
-/// Entries in each of the memories.
-const REMEMBERED: usize = 4096;
+/// Entries in each of the memories of all lanes together.
+const REMEMBERED: usize = 4096 / super::LANES;
 
 /// An event that is to be written.
 pub(super) struct Write {

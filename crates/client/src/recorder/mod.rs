@@ -1,7 +1,9 @@
 //! Records Events about objects, as `kubectl describe` shows them.
 //!
-//! Recording never waits and never fails: events go through a bounded queue ([`QUEUE`]) to a task that
-//! writes them; what does not fit is counted (`event_recorder_dropped_total`) and gone. An event that was
+//! Recording never waits and never fails: events go through bounded queues ([`QUEUE`]) to a few tasks that
+//! write them ([`LANES`]); what does not fit is counted (`event_recorder_dropped_total`) and gone. Events about
+//! one object are written in order. Few writes at once are meant: the server commits what waits together, so that
+//! a burst of events takes little from the work that it tells of, and is written down while that rests. An event that was
 //! recorded before raises the count of the first one; many similar ones are combined; one object's flood
 //! is cut ([`correlate`]).
 
@@ -15,12 +17,15 @@ use krate_api::types::core::v1::{Event, EventSource, ObjectReference};
 use krate_api::{Object, Reason, Status};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Supervisor};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Events that wait to be written.
-pub const QUEUE: usize = 1000;
+/// Tasks that write, each with the events about its share of the objects.
+pub const LANES: usize = 4;
+/// Events that wait to be written, in one lane; an event is about 1 KiB.
+pub const QUEUE: usize = 4096;
 /// How often a write that the server could not take is tried.
 const ATTEMPTS: u32 = 12;
 /// Pause between these attempts, lengthened at random by up to its own length.
@@ -67,7 +72,7 @@ pub struct Recorder {
     source: EventSource,
     clock: Clock,
     metrics: Metrics,
-    queue: mpsc::Sender<Box<Event>>,
+    lanes: Arc<[mpsc::Sender<Box<Event>>]>,
 }
 
 impl Recorder {
@@ -83,17 +88,21 @@ impl Recorder {
         metrics: &Metrics,
         supervisor: &Supervisor,
     ) -> Self {
-        let (queue, events) = mpsc::channel(QUEUE);
-        let writer = Writer { api: Api::new(transport), correlator: Correlator::default(), rng: rng.clone() };
-        let shutdown = supervisor.shutdown();
-        supervisor.spawn(async move {
-            shutdown.run_until_cancelled(writer.run(events)).await;
-        });
+        let lane = |_| {
+            let (queue, events) = mpsc::channel(QUEUE);
+            let api = Api::new(transport.clone());
+            let writer = Writer { api, correlator: Correlator::default(), rng: rng.clone() };
+            let shutdown = supervisor.shutdown();
+            supervisor.spawn(async move {
+                shutdown.run_until_cancelled(writer.run(events)).await;
+            });
+            queue
+        };
         let source = EventSource {
             component: Some(component.to_owned()),
             host: (!host.is_empty()).then(|| host.to_owned()),
         };
-        Self { source, clock: clock.clone(), metrics: metrics.clone(), queue }
+        Self { source, clock: clock.clone(), metrics: metrics.clone(), lanes: (0..LANES).map(lane).collect() }
     }
 
     pub fn normal(&self, about: &Reference, reason: &str, message: impl Into<String>) {
@@ -106,11 +115,18 @@ impl Recorder {
 
     pub fn event(&self, about: &Reference, kind: EventType, reason: &str, message: impl Into<String>) {
         let event = Box::new(self.make(about, kind, reason, message.into()));
-        if self.queue.try_send(event).is_err() {
+        if self.lane(about).try_send(event).is_err() {
             let help = "Events that were not recorded because too many waited.";
             let labels = vec![("component", self.source.component.clone().unwrap_or_default())];
             self.metrics.add("event_recorder_dropped_total", help, labels, 1.0);
         }
+    }
+
+    /// The lane of an object: always the same one, for its events are in order and are counted together.
+    fn lane(&self, about: &Reference) -> &mpsc::Sender<Box<Event>> {
+        let mut hasher = DefaultHasher::new();
+        (&about.kind, &about.namespace, &about.name).hash(&mut hasher);
+        &self.lanes[(hasher.finish() % self.lanes.len() as u64) as usize]
     }
 
     fn make(&self, about: &Reference, kind: EventType, reason: &str, message: String) -> Event {
@@ -249,6 +265,16 @@ mod tests {
         assert_eq!(pulled.metadata.name.as_deref(), Some("a.0"));
         assert_eq!(pulled.reporting_component.as_deref(), Some("tester"));
         assert!(pulled.last_timestamp > pulled.first_timestamp);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_about_many_objects_is_written_whole() {
+        let (fake, recorder) = start();
+        for n in 0..10_000 {
+            recorder.normal(&pod(&format!("p{n}")), "Scheduled", "assigned");
+        }
+        pause().await;
+        assert_eq!(fake.list::<Event>().len(), 10_000);
     }
 
     #[tokio::test(start_paused = true)]
