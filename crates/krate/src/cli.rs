@@ -180,6 +180,9 @@ pub struct Server {
     /// Run the control plane only, without a node
     #[arg(long)]
     pub disable_agent: bool,
+    /// Leave scheduling to another scheduler
+    #[arg(long)]
+    pub disable_scheduler: bool,
     #[command(flatten)]
     pub node: NodeArgs,
 }

@@ -5,9 +5,11 @@
 
 mod load;
 mod rows;
+mod schedule;
 mod server;
 
 pub use rows::run_all;
+pub use schedule::alone as schedule_alone;
 pub use server::{Server, Target};
 
 use serde::Serialize;
@@ -60,6 +62,11 @@ impl Row {
         }
     }
 
+    /// A row that says something that is no rate.
+    pub fn remark(name: &str, note: impl Into<String>) -> Self {
+        Self { per_second: 0.0, ..Self::total(name, 0, Duration::ZERO, None) }.noting(note)
+    }
+
     pub fn noting(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self
@@ -76,10 +83,10 @@ pub fn table(rows: &[Row]) -> String {
         let cell = |v: f64| if v > 0.0 { format!("{v:.0}") } else { String::new() };
         let cpu = r.cpu_us.map_or(String::new(), |c| format!("{c:.1}"));
         let line = format!(
-            "{:<44} {:>9} {:>11.0} {:>10} {:>10} {:>11}  {}",
+            "{:<44} {:>9} {:>11} {:>10} {:>10} {:>11}  {}",
             r.name,
-            r.operations,
-            r.per_second,
+            cell(r.operations as f64),
+            cell(r.per_second),
             cell(r.p50_us),
             cell(r.p99_us),
             cpu,

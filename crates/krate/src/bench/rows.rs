@@ -1,28 +1,23 @@
 //! What is measured, row by row. Everything is made in a namespace of its own and removed at the end.
 
-use super::{Row, Target, load};
+use super::{Row, Target, load, schedule};
 use crate::ui::{Explain, Outcome};
 use futures::StreamExt as _;
-use krate_api::types::core::v1::{ConfigMap, Namespace, Node, Pod};
+use krate_api::types::core::v1::{ConfigMap, Namespace, Pod};
 use krate_api::{Kind, Status};
 use krate_client::remote::Remote;
 use krate_client::{Body, PatchKind, Request, Transport, Verb, WatchEvent};
 use serde_json::{Value, json};
-use std::collections::HashSet;
 use std::time::Duration;
 use tokio::time::Instant;
 
-const NAMESPACE: &str = "krate-bench";
+pub(super) const NAMESPACE: &str = "krate-bench";
 /// Objects that the single-object rows work on.
 const OBJECTS: usize = 2_000;
 const PODS: usize = 5_000;
 const WATCHERS: usize = 100;
 const WATCHED: usize = 500;
 const IDLE: Duration = Duration::from_secs(10);
-const HOLLOW_NODES: usize = 5_000;
-const SCHEDULED: usize = 10_000;
-/// How long a row may wait for the server to catch up.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs every row whose name contains `only`.
 pub async fn run_all(target: &Target, only: Option<&str>, progress: &dyn Fn(&str)) -> Outcome<Vec<Row>> {
@@ -49,14 +44,13 @@ pub async fn run_all(target: &Target, only: Option<&str>, progress: &dyn Fn(&str
         pod_rows(target, &wanted, progress, &mut rows).await.map_err(|e| failed("pods", e))?;
     }
     if wanted("schedule") {
-        progress("schedule");
-        rows.push(schedule(target).await.map_err(|e| failed("schedule", e))?);
+        rows.extend(schedule::rows(target, progress).await.map_err(|e| failed("schedule", e))?);
     }
     let _ = target.remote.send(Request::of::<Namespace>(Verb::Delete, "", NAMESPACE)).await;
     Ok(rows)
 }
 
-async fn create_namespace(remote: &Remote) -> Result<(), Status> {
+pub(super) async fn create_namespace(remote: &Remote) -> Result<(), Status> {
     let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
     match create::<Namespace>(remote, "", &body).await {
         Err(status) if !status.is_already_exists() => Err(status),
@@ -64,7 +58,7 @@ async fn create_namespace(remote: &Remote) -> Result<(), Status> {
     }
 }
 
-async fn create<K: Kind>(remote: &Remote, namespace: &str, body: &Value) -> Result<(), Status> {
+pub(super) async fn create<K: Kind>(remote: &Remote, namespace: &str, body: &Value) -> Result<(), Status> {
     let mut request = Request::of::<K>(Verb::Create, namespace, "");
     request.body = Some(Body::Bytes(body.to_string().into()));
     remote.send(request).await.map(drop)
@@ -114,7 +108,7 @@ async fn create_configmaps(target: &Target, name: &str, in_flight: usize) -> Res
 }
 
 /// A pod of about 2 KiB that no scheduler takes.
-fn pod(name: &str, scheduler: &str) -> Value {
+pub(super) fn pod(name: &str, scheduler: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "bench"},
         "annotations": {"filler": "x".repeat(900)}},
         "spec": {"schedulerName": scheduler, "automountServiceAccountToken": false, "terminationGracePeriodSeconds": 0,
@@ -250,62 +244,4 @@ async fn watch_fan_out(target: &Target) -> Result<Row, Status> {
     let _ = remote.send(Request::of::<ConfigMap>(Verb::DeleteCollection, NAMESPACE, "")).await;
     let name = format!("watch: {WATCHERS} watchers, one event delivered");
     Ok(Row::total(&name, (WATCHERS * WATCHED) as u64, elapsed, cpu).noting("the creates' CPU is included"))
-}
-
-/// Pods placed on hollow nodes by the server's own scheduler.
-async fn schedule(target: &Target) -> Result<Row, Status> {
-    let remote = &target.remote;
-    load::drive(HOLLOW_NODES, 64, |i| async move {
-        let capacity = json!({"cpu": "8", "memory": "32Gi", "pods": "110"});
-        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("hollow-{i}"),
-            "labels": {"kubernetes.io/hostname": format!("hollow-{i}")}},
-            "status": {"capacity": capacity, "allocatable": capacity,
-                "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}});
-        create::<Node>(remote, "", &node).await
-    })
-    .await?;
-    load::drive(HOLLOW_NODES, 64, |i| async move {
-        // Nodes are born tainted; a hollow one is ready at once.
-        let mut request = Request::of::<Node>(Verb::Patch(PatchKind::Merge), "", &format!("hollow-{i}"));
-        request.body = Some(Body::Bytes(json!({"spec": {"taints": null}}).to_string().into()));
-        remote.send(request).await.map(drop)
-    })
-    .await?;
-    let mut request = Request::of::<Pod>(Verb::List, NAMESPACE, "");
-    request.options.resource_version = "0".to_owned();
-    let mut watch = remote.watch(request).await?;
-    let (before, started) = (target.cpu(), Instant::now());
-    let creates = load::drive(SCHEDULED, 64, |i| async move {
-        create::<Pod>(remote, NAMESPACE, &pod(&format!("s-{i}"), "default-scheduler")).await
-    });
-    let all_bound = async {
-        let mut bound = HashSet::new();
-        while bound.len() < SCHEDULED {
-            match watch.next().await {
-                Some(Ok(WatchEvent::Added(shared) | WatchEvent::Modified(shared))) => {
-                    let pod = Pod::decode(&shared.bytes).map_err(Status::internal)?;
-                    if pod.spec.is_some_and(|s| s.node_name.is_some()) {
-                        bound.insert(shared.view.name.clone());
-                    }
-                }
-                Some(Ok(_)) => {}
-                Some(Err(status)) => return Err(status),
-                None => return Err(Status::internal("the watch ended")),
-            }
-        }
-        Ok(())
-    };
-    let (created, bound) = tokio::join!(creates, tokio::time::timeout(PATIENCE, all_bound));
-    created?;
-    bound.map_err(|_| Status::internal("not every pod was scheduled in two minutes"))??;
-    let elapsed = started.elapsed();
-    let cpu = target.cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
-    let name = format!("schedule {SCHEDULED} pods on {HOLLOW_NODES} nodes");
-    let row = Row::total(&name, SCHEDULED as u64, elapsed, cpu);
-    let note = format!("creation included; {} MiB resident", target.resident() >> 20);
-    let _ = load::drive(HOLLOW_NODES, 64, |i| async move {
-        remote.send(Request::of::<Node>(Verb::Delete, "", &format!("hollow-{i}"))).await.map(drop)
-    })
-    .await;
-    Ok(row.noting(note))
 }

@@ -67,7 +67,7 @@ pub struct Server {
 
 impl Server {
     /// Starts one. `dir` is made and, at the end, removed.
-    pub fn start(dir: &Path) -> Outcome<Self> {
+    pub fn start(dir: &Path, options: &[&str]) -> Outcome<Self> {
         let exe = std::fs::read_link("/proc/self/exe")
             .explain("this program cannot find itself", "Is /proc mounted?")?;
         let started = Instant::now();
@@ -75,6 +75,7 @@ impl Server {
             .args(["server", "--disable-agent", "--notify", "--log", "error", "--listen", "127.0.0.1:0"])
             .args(["--node-ip", "127.0.0.1", "--data-dir"])
             .arg(dir)
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
@@ -89,6 +90,17 @@ impl Server {
         } else {
             Err(Failure::new("the server ended while it started", "Its error is above."))
         }
+    }
+
+    /// Ends it and starts it again on what it has stored.
+    pub fn restart(&mut self, options: &[&str]) -> Outcome<()> {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let mut next = Self::start(&self.dir, options)?;
+        std::mem::swap(&mut self.child, &mut next.child);
+        // what is dropped now is the ended one, without its folder
+        next.dir = PathBuf::new();
+        Ok(())
     }
 
     pub fn target(&self) -> Outcome<Target> {

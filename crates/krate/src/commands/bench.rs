@@ -15,7 +15,7 @@ pub async fn run(args: Bench) -> Outcome<()> {
         Some(_) => None,
         None => {
             let dir = std::env::temp_dir().join(format!("krate-bench-{}", std::process::id()));
-            let server = Server::start(&dir)?;
+            let server = Server::start(&dir, &[])?;
             rows.push(
                 Row::total("boot of a control plane to ready", 1, server.boot, None)
                     .noting(format!("{:.0} ms", server.boot.as_secs_f64() * 1e3)),
@@ -30,10 +30,12 @@ pub async fn run(args: Bench) -> Outcome<()> {
     rows.extend(bench::run_all(&target, args.only.as_deref(), &progress).await?);
     if !target.pids.is_empty() {
         let resident = target.resident() >> 20;
-        rows.push(
-            Row::total("memory after this work", 1, std::time::Duration::ZERO, None)
-                .noting(format!("{resident} MiB resident")),
-        );
+        rows.push(Row::remark("memory after this work", format!("{resident} MiB resident")));
+    }
+    if own.is_some() && args.only.as_deref().is_none_or(|only| "schedule".contains(only)) {
+        drop(own);
+        let dir = std::env::temp_dir().join(format!("krate-bench-{}-alone", std::process::id()));
+        rows.extend(bench::schedule_alone(&dir, &progress).await?);
     }
     step.done();
     if args.json {

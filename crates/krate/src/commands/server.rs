@@ -55,6 +55,7 @@ async fn serve(args: Server, listeners: Vec<TcpListener>) -> Outcome<()> {
         service_cidr: args.service_cidr.clone(),
         public: format!("https://{}", reachable(public)),
         listeners,
+        schedule: !args.disable_scheduler,
     };
     let control = control::start(settings, &supervisor).await?;
     if !args.disable_agent {

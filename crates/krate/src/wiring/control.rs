@@ -23,6 +23,8 @@ pub struct Settings {
     pub encryption: Option<PathBuf>,
     /// Listeners of the API, opened in whatever namespace they belong to.
     pub listeners: Vec<std::net::TcpListener>,
+    /// Whether the scheduler runs here.
+    pub schedule: bool,
     /// Where nodes and pods reach the API.
     pub advertise: IpAddr,
     pub port: u16,
@@ -72,7 +74,9 @@ pub async fn start(settings: Settings, supervisor: &Supervisor) -> Outcome<Contr
     serve(&api, &settings, supervisor)?;
     let resources = watch::Sender::new(api.catalogue());
     start_controllers(&api, &clock, &rng, &settings, &resources, supervisor);
-    start_scheduler(&api, &clock, &rng, supervisor);
+    if settings.schedule {
+        start_scheduler(&api, &clock, &rng, supervisor);
+    }
     Ok(Control { api, store, _resources: resources })
 }
 
