@@ -1,7 +1,8 @@
 //! Whether the node can take one more pod: it may have been given to the node without the scheduler, or on
 //! old news.
 
-use crate::spec::{self, resources};
+use crate::eviction::{Pressure, rank::is_critical};
+use crate::spec::{self, qos, resources, sysctls};
 use crate::status::Verdict;
 use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use krate_api::types::core::v1::Pod;
@@ -13,6 +14,9 @@ pub fn judge<'a>(
     others: impl Iterator<Item = &'a Pod>,
     allocatable: &BTreeMap<String, Quantity>,
 ) -> Option<Verdict> {
+    if let Some(message) = sysctls::forbidden(pod) {
+        return Some(Verdict { reason: "SysctlForbidden".to_owned(), message, evicted: None });
+    }
     let others: Vec<&Pod> = others.collect();
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
     if let Some(most) = allocatable.get("pods").map(resources::value).filter(|most| count + 1 > *most) {
@@ -28,9 +32,31 @@ pub fn judge<'a>(
     if host_ports(pod).any(|port| taken.contains(&port)) {
         let message =
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
-        return Some(Verdict { reason: "NodePorts".to_owned(), message: message.to_owned() });
+        return Some(Verdict { reason: "NodePorts".to_owned(), message: message.to_owned(), evicted: None });
     }
     None
+}
+
+/// Why a node under pressure does not take the pod: short of memory it takes none that asks for nothing,
+/// short of anything else none at all.
+pub fn under_pressure(pod: &Pod, pressures: &BTreeSet<Pressure>) -> Option<Verdict> {
+    if pressures.is_empty() || is_critical(pod) {
+        return None;
+    }
+    if *pressures == BTreeSet::from([Pressure::Memory]) {
+        let tolerated = spec::spec(pod).tolerations.iter().flatten().any(|t| {
+            let fits = |value: &Option<String>, wanted: &str| {
+                value.as_deref().is_none_or(|v| v.is_empty() || v == wanted)
+            };
+            fits(&t.key, Pressure::Memory.taint()) && fits(&t.effect, "NoSchedule")
+        });
+        if tolerated || qos::class(pod) != qos::Class::BestEffort {
+            return None;
+        }
+    }
+    let names: Vec<&str> = pressures.iter().map(|p| p.condition()).collect();
+    let message = format!("The node had condition: [{}]. ", names.join(", "));
+    Some(Verdict { reason: crate::eviction::EVICTED.to_owned(), message, evicted: None })
 }
 
 /// The first of `names` of which the node has too little for the pod beside `others`.
@@ -54,6 +80,7 @@ fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> Verdict {
         message: format!(
             "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
         ),
+        evicted: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::dns::ClusterDns;
 use crate::env::fields::Facts;
+use crate::eviction::Pressure;
 use crate::image::Puller;
 use crate::paths::Paths;
 use crate::publish::Publisher;
@@ -14,10 +15,11 @@ use krate_base::{Clock, Rng, Supervisor};
 use krate_client::informer::Informer;
 use krate_client::recorder::Recorder;
 use krate_runtime::cri::Runtime;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 pub struct Context {
     pub node_name: String,
@@ -39,6 +41,8 @@ pub struct Context {
     /// What the node gives to its pods, and the bytes of its memory.
     pub allocatable: BTreeMap<String, Quantity>,
     pub memory: i64,
+    /// What the node runs out of.
+    pub pressures: watch::Receiver<BTreeSet<Pressure>>,
     pub clock: Clock,
     pub rng: Rng,
     pub metrics: Metrics,

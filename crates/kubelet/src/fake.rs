@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 #[derive(Default)]
 struct State {
@@ -41,13 +41,19 @@ struct Held {
 pub struct FakeRuntime {
     state: Arc<Mutex<State>>,
     events: broadcast::Sender<Arc<ContainerEvent>>,
+    changes: watch::Sender<u64>,
     clock: Clock,
 }
 
 impl FakeRuntime {
     pub fn new(clock: Clock) -> Self {
         let state = State { images: ["nginx:1".to_owned()].into(), ..State::default() };
-        Self { state: Arc::new(Mutex::new(state)), events: broadcast::channel(EVENT_QUEUE).0, clock }
+        Self {
+            state: Arc::new(Mutex::new(state)),
+            events: broadcast::channel(EVENT_QUEUE).0,
+            changes: watch::channel(0).0,
+            clock,
+        }
     }
 
     pub fn calls(&self) -> Vec<String> {
@@ -56,6 +62,12 @@ impl FakeRuntime {
 
     pub fn pulls(&self) -> Vec<(String, Option<AuthConfig>)> {
         self.state.lock().pulls.clone()
+    }
+
+    /// Somebody imports an image.
+    pub fn import(&self, image: &str) {
+        self.state.lock().images.insert(image.to_owned());
+        self.changes.send_modify(|count| *count += 1);
     }
 
     pub fn break_image(&self, image: &str, message: &str) {
@@ -398,7 +410,8 @@ impl Runtime for FakeRuntime {
 #[async_trait]
 impl Images for FakeRuntime {
     async fn list_images(&self, _filter: Option<&str>) -> Result<Vec<Image>> {
-        Ok(vec![])
+        let all = self.state.lock().images.clone();
+        Ok(all.into_iter().map(|id| Image { id, size: 1234, ..Default::default() }).collect())
     }
 
     async fn image_status(&self, image: &str) -> Result<Option<Image>> {
@@ -419,6 +432,10 @@ impl Images for FakeRuntime {
     async fn remove_image(&self, image: &str) -> Result<()> {
         self.state.lock().images.remove(image);
         Ok(())
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     async fn image_fs_info(&self) -> Result<ImageFsInfo> {

@@ -2,9 +2,14 @@
 
 use crate::context::Context;
 use crate::dns::ClusterDns;
+use crate::eviction::{self, Pressure};
+use crate::housekeeping::Housekeeping;
 use crate::image::Puller;
+use crate::image::garbage::{self, Collector};
+use crate::logs::rotate;
 use crate::mirror::Mirrors;
-use crate::node::{Facts, NodeAgent, NodeSpec, status::capacity};
+use crate::node::status::{allocatable, capacity};
+use crate::node::{Facts, NodeAgent, NodeSpec};
 use crate::orphans;
 use crate::paths::Paths;
 use crate::publish::Publisher;
@@ -24,12 +29,13 @@ use krate_client::informer::{Informer, Source};
 use krate_client::recorder::Recorder;
 use krate_client::{Api, Transport};
 use krate_runtime::cri::{Images, Runtime, Streams};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 /// Everything that a kubelet is given.
 pub struct Config {
@@ -41,6 +47,12 @@ pub struct Config {
     pub max_pods: u32,
     /// Replaces what the machine has, such as `cpu: 4`.
     pub capacity: BTreeMap<String, String>,
+    /// What pods cannot have: for the system and Kubernetes' own programs, such as `memory: 200Mi`.
+    pub reserved: BTreeMap<String, String>,
+    pub eviction: eviction::Config,
+    /// When unused images are removed; `None` where others than this node's pods use them too.
+    pub image_garbage: Option<garbage::Policy>,
+    pub log_limits: rotate::Limits,
     pub transport: Arc<dyn Transport>,
     pub runtime: Arc<dyn Runtime>,
     pub images: Arc<dyn Images>,
@@ -124,16 +136,47 @@ impl Running {
         let publisher =
             Publisher::new(Api::new(transport.clone()).managed_by("kubelet"), pods.clone(), metrics);
         let node = node_spec(&config)?;
+        let (tell, pressures) = watch::channel(BTreeSet::new());
         let context =
-            Arc::new(context(&config, &node, recorder.clone(), services, publisher.clone(), supervisor));
+            context(&config, &node, recorder.clone(), services, publisher.clone(), pressures, supervisor);
+        let context = Arc::new(context);
         let workers = Workers::new(context.clone(), supervisor.shutdown());
         let statics = Statics::default();
         let mirrors =
             Mirrors::new(&config.node_name, transport.clone(), statics.clone(), publisher.clone(), metrics);
         let running =
             Self { context, workers, pods, statics, mirrors, publisher, transport: transport.clone() };
+        running.keep_house(&config, tell, supervisor);
         running.start_tasks(config, node, recorder, supervisor);
         Ok(running)
+    }
+
+    /// Starts what looks after memory, disk, images and logs.
+    fn keep_house(&self, config: &Config, tell: watch::Sender<BTreeSet<Pressure>>, supervisor: &Supervisor) {
+        let collector = |policy| Collector::new(config.images.clone(), config.runtime.clone(), policy);
+        let house = Housekeeping {
+            context: self.context.clone(),
+            eviction: eviction::Manager::new(
+                config.eviction.clone(),
+                self.context.clone(),
+                self.workers.clone(),
+                tell,
+            ),
+            images: config.image_garbage.map(collector),
+            logs: config.log_limits,
+        };
+        let shutdown = supervisor.shutdown();
+        supervisor.spawn(async move {
+            shutdown.run_until_cancelled(house.run()).await;
+        });
+        // An image that was imported is what a pod with the policy Never waits for.
+        let (workers, mut images) = (self.workers.clone(), config.images.changes());
+        let shutdown = supervisor.shutdown();
+        supervisor.spawn(async move {
+            while let Some(Ok(())) = shutdown.run_until_cancelled(images.changed()).await {
+                workers.wake_all();
+            }
+        });
     }
 
     /// Starts everything that runs beside the pods' workers.
@@ -143,6 +186,7 @@ impl Running {
             transport: config.transport.clone(),
             runtime: config.runtime.clone(),
             images: config.images.clone(),
+            pressures: self.context.pressures.clone(),
             recorder,
             clock: config.clock.clone(),
             rng: config.rng.clone(),
@@ -278,6 +322,8 @@ fn node_spec(config: &Config) -> Result<NodeSpec, Error> {
         kubelet_port: port,
         max_pods: config.max_pods,
         capacity: config.capacity.clone(),
+        reserved: config.reserved.clone(),
+        eviction: config.eviction.clone(),
         root_dir: config.paths.root.clone(),
     })
 }
@@ -288,10 +334,12 @@ fn context(
     recorder: Recorder,
     services: Informer<Service>,
     publisher: Publisher,
+    pressures: watch::Receiver<BTreeSet<Pressure>>,
     supervisor: &Supervisor,
 ) -> Context {
     let (transport, clock, rng, metrics) = (&config.transport, &config.clock, &config.rng, &config.metrics);
-    let allocatable = capacity(node, &Facts::read(&config.paths.root));
+    let facts = Facts::read(&config.paths.root);
+    let memory = capacity(node, &facts).get("memory").map_or(0, spec::resources::value);
     let volumes = Volumes {
         paths: config.paths.clone(),
         mounter: config.mounter.clone(),
@@ -317,8 +365,9 @@ fn context(
         volumes,
         services,
         publisher,
-        memory: allocatable.get("memory").map_or(0, spec::resources::value),
-        allocatable,
+        memory,
+        pressures,
+        allocatable: allocatable(node, &facts),
         clock: clock.clone(),
         rng: rng.clone(),
         metrics: metrics.clone(),

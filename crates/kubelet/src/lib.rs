@@ -10,12 +10,14 @@ mod context;
 pub mod dns;
 pub mod env;
 mod events;
+pub mod eviction;
 #[cfg(test)]
 mod fake;
-pub mod file_watch;
+pub use krate_runtime::file_watch;
 pub mod generate;
 mod hooks;
 pub mod hosts;
+mod housekeeping;
 pub mod image;
 mod kubelet;
 pub mod logs;

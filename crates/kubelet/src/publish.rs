@@ -5,9 +5,9 @@
 //! here and nowhere else, only when its deletion was asked for and everything of it has ended.
 
 use crate::spec;
-use crate::status::conditions::OWNED;
+use crate::status::conditions::{DISRUPTION_TARGET, OWNED};
 use krate_api::meta::{DeleteOptions, Preconditions};
-use krate_api::types::core::v1::{Pod, PodStatus};
+use krate_api::types::core::v1::{Pod, PodCondition, PodStatus};
 use krate_api::{Reason, Status};
 use krate_base::metrics::Metrics;
 use krate_client::Api;
@@ -215,7 +215,9 @@ fn merged(present: Option<&PodStatus>, wanted: &PodStatus) -> PodStatus {
     let ours = |type_: &str| OWNED.contains(&type_);
     let mut out = wanted.clone();
     let Some(present) = present else { return out };
-    let own = wanted.conditions.iter().flatten().filter(|c| ours(&c.type_)).cloned();
+    let theirs = |c: &&PodCondition| present.conditions.iter().flatten().any(|p| p.type_ == c.type_);
+    let own = wanted.conditions.iter().flatten();
+    let own = own.filter(|c| ours(&c.type_) || (c.type_ == DISRUPTION_TARGET && !theirs(c))).cloned();
     let others = present.conditions.iter().flatten().filter(|c| !ours(&c.type_)).cloned();
     out.conditions = Some(own.chain(others).collect());
     out.nominated_node_name = present.nominated_node_name.clone();
@@ -227,7 +229,6 @@ fn merged(present: Option<&PodStatus>, wanted: &PodStatus) -> PodStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use krate_api::types::core::v1::PodCondition;
 
     fn condition(type_: &str, status: &str) -> PodCondition {
         PodCondition { type_: type_.into(), status: status.into(), ..Default::default() }

@@ -1,5 +1,6 @@
 //! The whole kubelet against an API in memory and a runtime that runs nothing, in virtual time.
 
+use crate::eviction;
 use crate::fake::FakeRuntime;
 use crate::paths::Paths;
 use crate::spec::build;
@@ -10,8 +11,8 @@ use krate_api::Kind as _;
 use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use krate_api::meta::DeleteOptions;
 use krate_api::types::core::v1::{
-    ConfigMap, Container, ContainerResizePolicy, ContainerState, ContainerStatus, Event, Node, Pod, PodSpec,
-    Probe, ResourceRequirements, Secret,
+    ConfigMap, Container, ContainerResizePolicy, ContainerState, ContainerStatus, EmptyDirVolumeSource,
+    Event, Node, Pod, PodSecurityContext, PodSpec, Probe, ResourceRequirements, Secret, Sysctl, Volume,
 };
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Timestamp};
@@ -26,15 +27,24 @@ struct World {
     runtime: FakeRuntime,
     clock: Clock,
     dir: tempfile::TempDir,
+    eviction: eviction::Config,
     kubelet: Option<(Shutdown, tokio::task::JoinHandle<()>)>,
 }
 
 impl World {
     fn new() -> Self {
+        // What the machine of the test runs out of is not its business.
+        Self::with_thresholds("")
+    }
+
+    fn with_thresholds(text: &str) -> Self {
+        let thresholds = eviction::threshold::parse(text).unwrap();
+        let eviction = eviction::Config { thresholds, ..Default::default() };
         let clock = Clock::starting_at(Timestamp::from_second(1_800_000_000).unwrap());
         let api = Fake::new(clock.clone(), Rng::from_seed(1));
         let runtime = FakeRuntime::new(clock.clone());
-        let mut world = Self { api, runtime, clock, dir: tempfile::tempdir().unwrap(), kubelet: None };
+        let mut world =
+            Self { api, runtime, clock, dir: tempfile::tempdir().unwrap(), eviction, kubelet: None };
         world.start();
         world
     }
@@ -48,6 +58,10 @@ impl World {
             labels: Default::default(),
             max_pods: 110,
             capacity: [("cpu".to_owned(), "4".to_owned())].into(),
+            reserved: Default::default(),
+            eviction: self.eviction.clone(),
+            image_garbage: None,
+            log_limits: Default::default(),
             transport: self.api.transport(),
             runtime: runtime.clone(),
             images: runtime.clone(),
@@ -676,10 +690,8 @@ async fn a_resize_waits_for_room_and_is_told_when_there_never_is_any() {
 #[tokio::test(start_paused = true)]
 async fn a_resize_restarts_the_container_that_asks_for_it() {
     let world = World::new();
-    let policy = ContainerResizePolicy {
-        resource_name: "memory".into(),
-        restart_policy: "RestartContainer".into(),
-    };
+    let policy =
+        ContainerResizePolicy { resource_name: "memory".into(), restart_policy: "RestartContainer".into() };
     let never = |s: &mut PodSpec| {
         s.restart_policy = Some("Never".into());
         s.containers[0].resize_policy = Some(vec![policy]);
@@ -694,4 +706,89 @@ async fn a_resize_restarts_the_container_that_asks_for_it() {
         .await;
     assert_eq!(status(&pod, "web").resources.unwrap().limits.unwrap()["memory"].0, "128Mi");
     world.event("Container web resize requires restart").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_short_of_memory_evicts_one_pod_and_says_so() {
+    // No machine has all of its memory left.
+    let world = World::with_thresholds("memory.available<100%");
+    // It asks for no memory: nothing of it may be given away.
+    let cpu = ResourceRequirements {
+        requests: Some([("cpu".to_owned(), Quantity("1".into()))].into()),
+        ..Default::default()
+    };
+    world.put(build::edit(build::pod("web"), |s| s.containers[0].resources = Some(cpu)));
+    let pod = world.phase("web", "Failed").await;
+    let status = pod.status.clone().unwrap();
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert!(
+        status.message.unwrap().starts_with("The node was low on resource: memory. Threshold quantity: ")
+    );
+    assert_eq!(reason(&pod, "DisruptionTarget"), "TerminationByKubelet");
+    world.event("Evicted The node was low on resource: memory").await;
+    for _ in 0..200 {
+        let node = world.api.get::<Node>("", "n1").unwrap();
+        let all = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+        if all.clone().any(|c| c.type_ == "MemoryPressure" && c.status == "True") {
+            // A pod that asks for nothing is not even begun with.
+            world.put(build::pod("late"));
+            let late = world.phase("late", "Failed").await;
+            let message = late.status.as_ref().unwrap().message.clone().unwrap();
+            assert_eq!(message, "Pod was rejected: The node had condition: [MemoryPressure]. ");
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the node does not say that it is short of memory");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_volume_grows_beyond_its_limit_is_evicted() {
+    let world = World::new();
+    world.put(build::edit(build::pod("web"), |s| {
+        s.volumes = Some(vec![Volume {
+            name: "data".into(),
+            empty_dir: Some(EmptyDirVolumeSource {
+                size_limit: Some(Quantity("1Mi".into())),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }]);
+    }));
+    world.ready("web").await;
+    let folder = world.dir.path().join("kubelet/pods/uid-web/volumes/kubernetes.io~empty-dir/data");
+    std::fs::write(folder.join("big"), vec![1; 2 << 20]).unwrap();
+    let pod = world.phase("web", "Failed").await;
+    let status = pod.status.clone().unwrap();
+    assert_eq!(status.reason.as_deref(), Some("Evicted"));
+    assert_eq!(status.message.unwrap(), "Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\". ");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_is_imported_starts_the_pod_that_must_not_pull() {
+    let world = World::new();
+    world.put(build::edit(build::pod("web"), |s| {
+        s.containers[0].image = Some("app:dev".into());
+        s.containers[0].image_pull_policy = Some("Never".into());
+    }));
+    let never = |pod: &Pod| {
+        let waiting = status(pod, "web").state.and_then(|s| s.waiting);
+        waiting.is_some_and(|w| w.reason.as_deref() == Some("ErrImageNeverPull"))
+    };
+    world.until("web", "without image", never).await;
+    world.runtime.import("app:dev");
+    world.ready("web").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_asks_for_an_unsafe_setting_of_the_kernel_is_refused() {
+    let world = World::new();
+    world.put(build::edit(build::pod("web"), |s| {
+        s.security_context = Some(PodSecurityContext {
+            sysctls: Some(vec![Sysctl { name: "kernel.msgmax".into(), value: "1".into() }]),
+            ..Default::default()
+        });
+    }));
+    let pod = world.phase("web", "Failed").await;
+    assert_eq!(pod.status.as_ref().unwrap().reason.as_deref(), Some("SysctlForbidden"));
 }

@@ -24,6 +24,12 @@ struct Entry {
     rejected: bool,
 }
 
+impl Entry {
+    fn uses(&self) -> bool {
+        !self.rejected && !spec::is_terminal(&self.pod)
+    }
+}
+
 #[derive(Default)]
 struct State {
     pods: HashMap<String, Entry>,
@@ -37,7 +43,7 @@ type Waits = Option<(Arc<Pod>, Pending)>;
 impl State {
     /// The pods that use what the node has.
     fn living(&self) -> impl Iterator<Item = &Pod> {
-        self.pods.values().filter(|e| !e.rejected && !spec::is_terminal(&e.pod)).map(|e| &*e.pod)
+        self.pods.values().filter(|e| e.uses()).map(|e| &*e.pod)
     }
 
     /// Notes what a pod was given and tells its worker.
@@ -119,7 +125,9 @@ impl Workers {
         if begun || spec::is_deleting(pod) {
             return None;
         }
-        let verdict = admit::judge(pod, state.living(), &self.0.context.allocatable)?;
+        let pressures = self.0.context.pressures.borrow().clone();
+        let verdict = admit::under_pressure(pod, &pressures)
+            .or_else(|| admit::judge(pod, state.living(), &self.0.context.allocatable))?;
         self.0.context.recorder.warning(&events::about(pod), &verdict.reason, verdict.message.clone());
         Some(Verdict { message: format!("Pod was rejected: {}", verdict.message), ..verdict })
     }
@@ -165,6 +173,20 @@ impl Workers {
         let mut state = self.0.state.lock();
         if !state.pods.contains_key(spec::uid(pod)) {
             self.begin(&mut state, pod, true);
+        }
+    }
+
+    /// The pods that use what the node has.
+    pub fn living(&self) -> Vec<Arc<Pod>> {
+        let state = self.0.state.lock();
+        state.pods.values().filter(|e| e.uses()).map(|e| e.pod.clone()).collect()
+    }
+
+    /// The node wants to be rid of the pod.
+    pub fn evict(&self, uid: &str, verdict: Verdict) {
+        if let Some(entry) = self.0.state.lock().pods.get_mut(uid) {
+            entry.rejected = true;
+            entry.mailbox.leave(|news| news.verdict = Some(verdict));
         }
     }
 

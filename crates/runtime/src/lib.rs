@@ -6,12 +6,13 @@
 pub mod cgroup;
 pub mod cri;
 mod embedded;
+pub mod file_watch;
 pub mod images;
 mod init;
 mod kernel;
 pub mod shim;
 pub mod streaming;
-mod usage;
+pub mod usage;
 
 pub use embedded::{Config, EmbeddedRuntime};
 pub use shim::{reexec, shim_main};

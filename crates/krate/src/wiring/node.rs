@@ -207,6 +207,11 @@ impl Parts {
             labels: Default::default(),
             max_pods: MAX_PODS,
             capacity: Default::default(),
+            reserved: Default::default(),
+            eviction: Default::default(),
+            // A folder of images that was given to the node is shared: others use what is in it.
+            image_garbage: settings.args.image_dir.is_none().then(Default::default),
+            log_limits: Default::default(),
             transport: settings.transport.clone(),
             runtime: runtime.clone(),
             images: runtime.clone(),

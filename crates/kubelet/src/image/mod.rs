@@ -4,6 +4,7 @@
 //! worker's.
 
 pub mod auth;
+pub mod garbage;
 
 use krate_api::types::core::v1::Secret;
 use krate_runtime::cri::{AuthConfig, Error, Image, ImageSpec, Images};

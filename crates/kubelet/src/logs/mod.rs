@@ -4,6 +4,7 @@
 
 mod line;
 mod query;
+pub mod rotate;
 mod tail;
 
 pub use line::Line;

@@ -11,9 +11,10 @@ pub struct Facts {
     pub swap_bytes: u64,
     pub disk_bytes: u64,
     pub disk_available: u64,
-    /// Free inodes as a share of all, 0 to 1.
-    pub inodes_free: f64,
+    pub inodes: u64,
+    pub inodes_available: u64,
     pub pids_max: u64,
+    pub pids_used: u64,
     pub machine_id: String,
     pub system_uuid: String,
     pub boot_id: String,
@@ -36,7 +37,7 @@ impl Facts {
             memory_bytes: memory("MemTotal:").unwrap_or(0),
             memory_available: memory("MemAvailable:").unwrap_or(0),
             swap_bytes: memory("SwapTotal:").unwrap_or(0),
-            inodes_free: 1.0,
+            pids_used: running(&file("/proc/loadavg")),
             pids_max: file("/proc/sys/kernel/pid_max").parse().unwrap_or(0),
             machine_id: file("/etc/machine-id"),
             system_uuid: file("/sys/class/dmi/id/product_uuid"),
@@ -48,12 +49,16 @@ impl Facts {
         if let Ok(fs) = nix::sys::statvfs::statvfs(root_dir) {
             facts.disk_bytes = fs.blocks() * fs.fragment_size();
             facts.disk_available = fs.blocks_available() * fs.fragment_size();
-            if fs.files() > 0 {
-                facts.inodes_free = fs.files_available() as f64 / fs.files() as f64;
-            }
+            (facts.inodes, facts.inodes_available) = (fs.files(), fs.files_available());
         }
         facts
     }
+}
+
+/// The tasks of `0.1 0.2 0.3 1/234 567`.
+fn running(load: &str) -> u64 {
+    let tasks = load.split(' ').nth(3).and_then(|t| t.split_once('/'));
+    tasks.and_then(|(_, all)| all.parse().ok()).unwrap_or(0)
 }
 
 fn os_image(release: &str) -> String {
@@ -68,6 +73,7 @@ mod tests {
     #[test]
     fn this_machine_has_memory_and_a_disk() {
         let facts = Facts::read(Path::new("/"));
+        assert_eq!(running("0.1 0.2 0.3 1/234 567"), 234);
         assert!(facts.cpus > 0 && facts.memory_bytes > 0 && facts.disk_bytes > 0);
         assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
     }

@@ -11,6 +11,7 @@ pub mod status;
 pub use facts::Facts;
 pub use status::{NodeSpec, Observed};
 
+use crate::eviction::Pressure;
 use krate_api::meta::ObjectMeta;
 use krate_api::types::core::v1::{Node, NodeSpec as ApiSpec, NodeStatus, ObjectReference};
 use krate_api::{Kind as _, Status};
@@ -19,11 +20,13 @@ use krate_client::recorder::Recorder;
 use krate_client::{Api, PatchKind, Transport};
 use krate_runtime::cri::{Images, Runtime};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How often the node looks at itself (`nodeStatusUpdateFrequency`).
+/// How often a node that is not well looks at itself (`nodeStatusUpdateFrequency`).
 pub const UPDATE_EVERY: Duration = Duration::from_secs(10);
 /// How often it reports when nothing changed (`nodeStatusReportFrequency`).
 pub const REPORT_EVERY: Duration = Duration::from_secs(5 * 60);
@@ -37,6 +40,8 @@ pub struct NodeAgent {
     pub transport: Arc<dyn Transport>,
     pub runtime: Arc<dyn Runtime>,
     pub images: Arc<dyn Images>,
+    /// What the node runs out of.
+    pub pressures: watch::Receiver<BTreeSet<Pressure>>,
     pub recorder: Recorder,
     pub clock: Clock,
     pub rng: Rng,
@@ -108,6 +113,7 @@ impl NodeAgent {
 
     async fn report(&self, api: &Api<Node>, mut last: Arc<Node>) {
         let mut reported: Option<Instant> = None;
+        let (mut images, mut pressures) = (self.images.changes(), self.pressures.clone());
         loop {
             let now = self.clock.now_seconds();
             let wanted = status::compute(&self.spec, &self.observe().await, last.status.as_ref(), now);
@@ -122,7 +128,18 @@ impl NodeAgent {
                     Err(error) => tracing::warn!(%error, "the node's status could not be written"),
                 }
             }
-            tokio::time::sleep(UPDATE_EVERY).await;
+            // Images and pressure tell of themselves. A runtime that is not ready, or an API that does not take
+            // the status, is asked again.
+            let well = status::is_ready(&wanted) && reported.is_some_and(|at| at.elapsed() < REPORT_EVERY);
+            let pause = if well { REPORT_EVERY } else { UPDATE_EVERY };
+            let told = tokio::select! {
+                () = tokio::time::sleep(pause) => Ok(()),
+                told = images.changed() => told,
+                told = pressures.changed() => told,
+            };
+            if told.is_err() {
+                tokio::time::sleep(UPDATE_EVERY).await;
+            }
         }
     }
 
@@ -156,6 +173,12 @@ impl NodeAgent {
         let runtime = self.runtime.status().await;
         let version = self.runtime.version().await.ok();
         let images = self.images.list_images(None).await.unwrap_or_default();
-        Observed { facts: Facts::read(&self.spec.root_dir), runtime, version, images }
+        Observed {
+            facts: Facts::read(&self.spec.root_dir),
+            runtime,
+            version,
+            images,
+            pressures: self.pressures.borrow().clone(),
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! `node.status` as a pure function of what was observed.
 
 use super::Facts;
+use crate::eviction::{self, Pressure, threshold::Signal};
 use krate_api::meta::Time;
+use krate_api::quantity::{Format, Quantity as Exact};
 use krate_api::types::core::v1::{
     ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
     NodeSystemInfo,
 };
 use krate_base::Timestamp;
 use krate_runtime::cri::{self, Image, RuntimeStatus, VersionResponse};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -18,10 +20,6 @@ use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 const MAX_IMAGES: usize = 50;
 /// Names of one image that a node's status carries at most.
 const MAX_NAMES: usize = 5;
-/// Eviction thresholds of the kubelet's defaults.
-const MEMORY_LOW: u64 = 100 << 20;
-const DISK_LOW: f64 = 0.10;
-const INODES_LOW: f64 = 0.05;
 
 /// What this node is told to be.
 #[derive(Clone, Debug)]
@@ -33,6 +31,10 @@ pub struct NodeSpec {
     pub max_pods: u32,
     /// Replaces what the machine has, such as `cpu: 4`.
     pub capacity: BTreeMap<String, String>,
+    /// What pods cannot have: for the system and for Kubernetes' own programs, such as `cpu: 100m`.
+    pub reserved: BTreeMap<String, String>,
+    /// What its hard thresholds keep free pods cannot have either.
+    pub eviction: eviction::Config,
     pub root_dir: PathBuf,
 }
 
@@ -69,6 +71,7 @@ pub struct Observed {
     pub runtime: cri::Result<RuntimeStatus>,
     pub version: Option<VersionResponse>,
     pub images: Vec<Image>,
+    pub pressures: BTreeSet<Pressure>,
 }
 
 /// The status to report. `last` gives transition times and what others wrote.
@@ -77,7 +80,7 @@ pub fn compute(spec: &NodeSpec, seen: &Observed, last: Option<&NodeStatus>, now:
     let capacity = capacity(spec, &seen.facts);
     NodeStatus {
         addresses: Some(addresses(spec)),
-        allocatable: Some(capacity.clone()),
+        allocatable: Some(allocatable(spec, &seen.facts)),
         capacity: Some(capacity),
         conditions: Some(conditions(seen, last, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
@@ -111,10 +114,31 @@ pub fn capacity(spec: &NodeSpec, facts: &Facts) -> BTreeMap<String, Quantity> {
     all.into_iter().map(|(name, amount)| (name, Quantity(amount))).collect()
 }
 
+/// What pods can have of it: the capacity without what is reserved and what must stay free.
+#[must_use]
+pub fn allocatable(spec: &NodeSpec, facts: &Facts) -> BTreeMap<String, Quantity> {
+    let mut all = capacity(spec, facts);
+    let exact = |text: &str| Exact::parse(text).unwrap_or_default();
+    let kept = [("memory", Signal::MemoryAvailable), ("ephemeral-storage", Signal::NodeFsAvailable)];
+    for (name, amount) in &mut all {
+        let whole = exact(&amount.0);
+        let mut left = whole;
+        if let Some(reserved) = spec.reserved.get(name) {
+            left.sub(&exact(reserved));
+        }
+        if let Some((_, signal)) = kept.iter().find(|(kept, _)| kept == name) {
+            left.sub(&Exact::new(spec.eviction.reserved(*signal, whole.value()), Format::BinarySI));
+        }
+        if left != whole {
+            *amount = if left.is_negative() { Quantity("0".to_owned()) } else { left.text() };
+        }
+    }
+    all
+}
+
 fn conditions(seen: &Observed, last: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
-    let f = &seen.facts;
-    let memory = f.memory_available < MEMORY_LOW;
-    let disk = (f.disk_available as f64) < f.disk_bytes as f64 * DISK_LOW || f.inodes_free < INODES_LOW;
+    let [memory, disk, pids] =
+        [Pressure::Memory, Pressure::Disk, Pressure::Pid].map(|p| seen.pressures.contains(&p));
     let (ready, reason, message) = match ready(&seen.runtime) {
         Ok(()) => ("True", "KubeletReady", "kubelet is posting ready status".to_owned()),
         Err(message) => ("False", "KubeletNotReady", message),
@@ -142,7 +166,7 @@ fn conditions(seen: &Observed, last: Option<&NodeStatus>, now: Timestamp) -> Vec
         ),
         pressure(
             "PIDPressure",
-            false,
+            pids,
             "KubeletHasInsufficientPID",
             "KubeletHasSufficientPID",
             "kubelet has insufficient PID available",
@@ -164,6 +188,12 @@ fn ready(runtime: &cri::Result<RuntimeStatus>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether the node can run containers.
+#[must_use]
+pub fn is_ready(status: &NodeStatus) -> bool {
+    status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
 }
 
 fn condition(
@@ -277,6 +307,8 @@ mod tests {
             kubelet_port: 10250,
             max_pods: 110,
             capacity: BTreeMap::from([("cpu".into(), "4".into())]),
+            reserved: BTreeMap::from([("cpu".into(), "100m".into())]),
+            eviction: eviction::Config::default(),
             root_dir: "/".into(),
         }
     }
@@ -294,7 +326,6 @@ mod tests {
             memory_available: 1 << 30,
             disk_bytes: 100,
             disk_available: 50,
-            inodes_free: 0.5,
             ..Facts::default()
         };
         Observed {
@@ -302,6 +333,7 @@ mod tests {
             runtime: Ok(RuntimeStatus { conditions: vec![condition], ..Default::default() }),
             version: None,
             images: vec![],
+            pressures: BTreeSet::new(),
         }
     }
 
@@ -329,5 +361,16 @@ mod tests {
         let later = compute(&spec(), &seen(true), Some(&well), at(9));
         assert!(!differs(&well, &later), "time alone is no news");
         assert_eq!(well.capacity.unwrap()["cpu"].0, "4");
+        let left = well.allocatable.unwrap();
+        assert_eq!((left["cpu"].0.as_str(), left["memory"].0.as_str()), ("3900m", "924Mi"));
+    }
+
+    #[test]
+    fn pressure_is_a_condition() {
+        let mut under = seen(true);
+        under.pressures.insert(Pressure::Pid);
+        let status = compute(&spec(), &under, None, at(1));
+        let pid = status.conditions.unwrap().into_iter().find(|c| c.type_ == "PIDPressure").unwrap();
+        assert_eq!((pid.status.as_str(), pid.reason.as_deref()), ("True", Some("KubeletHasInsufficientPID")));
     }
 }

@@ -98,7 +98,10 @@ impl Given {
     }
 }
 
-fn running_of<'a>(pod: &'a Pod, runtime: &'a PodRuntime) -> impl Iterator<Item = (&'a Container, &'a Observed)> {
+fn running_of<'a>(
+    pod: &'a Pod,
+    runtime: &'a PodRuntime,
+) -> impl Iterator<Item = (&'a Container, &'a Observed)> {
     resizable(pod).filter_map(|c| Some((c, runtime.latest(&c.name).filter(|o| o.is_running())?)))
 }
 

@@ -5,6 +5,7 @@
 pub mod hash;
 pub mod qos;
 pub mod resources;
+pub mod sysctls;
 
 use krate_api::types::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 

@@ -8,6 +8,8 @@ pub const READY_TO_START: &str = "PodReadyToStartContainers";
 pub const INITIALIZED: &str = "Initialized";
 pub const READY: &str = "Ready";
 pub const CONTAINERS_READY: &str = "ContainersReady";
+/// Written by others too: it is added, never taken away.
+pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
 pub const SCHEDULED: &str = "PodScheduled";
 pub const RESIZE_PENDING: &str = "PodResizePending";
 pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
@@ -36,7 +38,21 @@ pub fn compute(inputs: &Inputs<'_>, status: &PodStatus) -> Vec<PodCondition> {
         condition(inputs.pod, SCHEDULED, Ok(None)),
     ];
     all.extend(resize(inputs));
+    all.extend(disruption(inputs));
     all
+}
+
+/// The node itself ends the pod for the sake of others.
+fn disruption(inputs: &Inputs<'_>) -> Option<PodCondition> {
+    let verdict = inputs.verdict.filter(|v| v.evicted.is_some())?;
+    Some(PodCondition {
+        type_: DISRUPTION_TARGET.to_owned(),
+        status: "True".to_owned(),
+        reason: Some("TerminationByKubelet".to_owned()),
+        message: Some(verdict.message.clone()),
+        observed_generation: inputs.pod.metadata.generation,
+        ..Default::default()
+    })
 }
 
 /// Conditions that are there only while a resize is.
@@ -173,7 +189,10 @@ pub fn merge(fresh: &mut Vec<PodCondition>, present: &[PodCondition], now: krate
         condition.last_transition_time =
             same.and_then(|b| b.last_transition_time.clone()).or(Some(krate_api::meta::Time(now)));
     }
-    fresh.extend(present.iter().filter(|c| !OWNED.contains(&c.type_.as_str())).cloned());
+    let others = present.iter().filter(|c| !OWNED.contains(&c.type_.as_str()));
+    let others: Vec<PodCondition> =
+        others.filter(|c| fresh.iter().all(|f| f.type_ != c.type_)).cloned().collect();
+    fresh.extend(others);
 }
 
 #[cfg(test)]

@@ -30,10 +30,12 @@ impl Waiting {
 }
 
 /// Why the kubelet itself ended a pod (`status.reason` and `status.message`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     pub reason: String,
     pub message: String,
+    /// The node needs what the pod uses: the seconds that its containers get.
+    pub evicted: Option<i64>,
 }
 
 /// Everything that a status follows from.
@@ -265,7 +267,8 @@ pub mod tests {
     #[test]
     fn a_deadline_fails_the_pod() {
         let mut case = Case::new(pod("web"), vec![running("web", 0)]);
-        case.verdict = Some(Verdict { reason: "DeadlineExceeded".into(), message: "late".into() });
+        case.verdict =
+            Some(Verdict { reason: "DeadlineExceeded".into(), message: "late".into(), evicted: None });
         let status = case.compute();
         assert_eq!(
             (status.phase.as_deref(), status.reason.as_deref()),

@@ -23,7 +23,9 @@ impl Worker {
     fn grace(&mut self) -> Duration {
         // Who removes a pod from the API while it is being deleted does not want to wait for it any more.
         let forced = self.gone && spec::is_deleting(&self.pod);
+        let evicted = self.verdict.as_ref().and_then(|v| v.evicted);
         let seconds = if forced { FORCED_SECONDS } else { spec::grace_seconds(&self.pod) };
+        let seconds = evicted.map_or(seconds, |most| seconds.min(most));
         // A pod that is deleted at once still gets the one second that ends its processes in order.
         let whole = to_duration(seconds.max(1));
         let now = self.now();

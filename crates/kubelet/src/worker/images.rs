@@ -121,8 +121,8 @@ impl Worker {
                     recorder.warning(&about, events::NEVER_PULL, &text);
                     recorder.warning(&about, events::FAILED, format!("Error: {}", image::ERR_NEVER));
                 }
-                // An image that is imported makes no event: look again after the pause of a failed start.
-                Ready::No(self.after(crate::sync::backoff::FIRST))
+                // Whoever brings it makes the images change, and that wakes the worker.
+                Ready::No(None)
             }
             _ => {
                 self.pull(role, container, name, referenced);

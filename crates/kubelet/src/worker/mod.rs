@@ -260,7 +260,7 @@ impl Worker {
             let message = "Pod was active on the node longer than the specified deadline";
             self.context.recorder.normal(&crate::events::about(&self.pod), crate::events::DEADLINE, message);
             let reason = crate::events::DEADLINE.to_owned();
-            self.verdict = Some(Verdict { reason, message: message.to_owned() });
+            self.verdict = Some(Verdict { reason, message: message.to_owned(), evicted: None });
         }
         self.gone || self.verdict.is_some() || spec::is_deleting(&self.pod) || spec::is_terminal(&self.pod)
     }

@@ -260,7 +260,7 @@ impl Worker {
             let _ = tokio::fs::remove_file(&mount.host_path).await;
         }
         if !old.status.log_path.is_empty() {
-            let _ = tokio::fs::remove_file(&old.status.log_path).await;
+            crate::logs::rotate::remove(Path::new(&old.status.log_path));
         }
     }
 

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// Events that a slow receiver may lag behind before it is told `Lagged` and must list.
 pub const EVENT_QUEUE: usize = 1024;
@@ -85,6 +85,8 @@ pub trait Images: Send + Sync + 'static {
     /// Removes an image by reference (that name only) or by id (all its names); absent is success.
     async fn remove_image(&self, image: &str) -> Result<()>;
     async fn image_fs_info(&self) -> Result<ImageFsInfo>;
+    /// Counts changes: a new number says that there are other images than before. Ours, not the CRI's.
+    fn changes(&self) -> watch::Receiver<u64>;
 }
 
 /// Which of the three streams a caller wants.

@@ -34,6 +34,10 @@ impl Images for EmbeddedRuntime {
         blocking(move || images.remove(&image)).await
     }
 
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.image_changes.clone()
+    }
+
     async fn image_fs_info(&self) -> Result<ImageFsInfo> {
         let (images, timestamp, root) = (self.images.clone(), self.now(), self.config.root.clone());
         blocking(move || {

@@ -28,7 +28,7 @@ use state::{ContainerEntry, SandboxEntry, Tables};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// What the runtime is told at its start.
 #[derive(Clone)]
@@ -62,6 +62,7 @@ pub struct EmbeddedRuntime {
     config: Config,
     hierarchies: Hierarchies,
     images: Arc<ImageStore>,
+    image_changes: watch::Receiver<u64>,
     tables: RwLock<Tables>,
     events: broadcast::Sender<Arc<ContainerEvent>>,
 }
@@ -82,6 +83,7 @@ impl EmbeddedRuntime {
         let this = Arc::new_cyclic(|this| Self {
             this: this.clone(),
             hierarchies,
+            image_changes: crate::images::watch::changes(&config.image_root),
             images,
             tables: RwLock::default(),
             events: broadcast::Sender::new(EVENT_QUEUE),

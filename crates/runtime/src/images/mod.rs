@@ -15,6 +15,7 @@ mod pull;
 mod reference;
 mod snapshot;
 mod store;
+pub mod watch;
 
 pub use blobs::{BlobStore, BlobWriter, Digest};
 pub use build::{BuildSpec, CopySpec};

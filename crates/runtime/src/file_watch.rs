@@ -1,4 +1,4 @@
-//! Being woken by changes of files and folders (inotify): logs that are followed, static pods.
+//! Being woken by changes of files and folders (inotify): logs that are followed, manifests, images.
 #![allow(unsafe_code)]
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};

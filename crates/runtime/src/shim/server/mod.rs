@@ -1,26 +1,25 @@
 //! The shim's one loop: wait for descriptors, do what is due, never block on anybody.
 
-use super::attachment::Attachment;
-use super::connection::Connection;
-use super::container::Container;
-use super::launch::{self, Launch, Pod, Report};
-use super::log::Stream;
-use super::pause;
-use super::protocol::{Answer, Failure, Request};
-use super::spec::{
-    CONTAINER_FILE, CONTAINERS, ContainerSpec, EXITED_FILE, Exited, PidNamespace, ProcessSpec, SANDBOX_FILE,
-    SHM_FOLDER, SOCKET, STARTED_FILE, SandboxSpec, Started,
-};
+mod children;
+mod requests;
+
 use crate::cgroup::Hierarchies;
 use crate::images::write_file;
 use crate::kernel::{mount, process};
+use crate::shim::attachment::Attachment;
+use crate::shim::connection::Connection;
+use crate::shim::container::Container;
+use crate::shim::launch::Launch;
+use crate::shim::log::Stream;
+use crate::shim::pause;
+use crate::shim::protocol::Answer;
+use crate::shim::spec::{CONTAINERS, ContainerSpec, SANDBOX_FILE, SHM_FOLDER, SOCKET, SandboxSpec};
 use krate_base::Clock;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -286,252 +285,6 @@ impl Server {
         }
     }
 
-    fn request(&mut self, id: u64, request: Request, fds: Vec<OwnedFd>) {
-        let result = match request {
-            Request::Start { container } => self.start_container(id, &container).map(|()| None),
-            Request::Exec { container, process, tty, stdin, stdout, stderr } => {
-                self.exec(id, &container, &process, tty, [stdin, stdout, stderr], fds).map(|()| None)
-            }
-            Request::Attach { container, stdin, stdout, stderr } => {
-                self.attach(id, &container, [stdin, stdout, stderr], fds).map(|()| None)
-            }
-            Request::Signal { container, signal, all } => self.signal(&container, signal, all).map(Some),
-            Request::Resize { container, columns, rows } => self.resize(&container, columns, rows).map(Some),
-            Request::ReopenLog { container } => self.running(&container).and_then(|container| {
-                container
-                    .reopen_log()
-                    .map_err(|error| (Failure::Internal, format!("reopen the log: {error}")))?;
-                Ok(Some(Answer::Done))
-            }),
-            Request::State => {
-                let running = self.containers.iter().map(|(id, c)| (id.clone(), c.pid)).collect();
-                Ok(Some(Answer::State { pause: self.pause, running }))
-            }
-            Request::Watch => {
-                if let Some(connection) = self.connections.get_mut(&id) {
-                    connection.watching = true;
-                }
-                Ok(Some(Answer::Done))
-            }
-            Request::Shutdown => {
-                self.shutdown = Some(id);
-                self.kill_all();
-                Ok(None)
-            }
-        };
-        match result {
-            Ok(Some(answer)) => self.answer(id, &answer, Vec::new()),
-            Ok(None) => {}
-            Err((kind, message)) => self.answer(id, &Answer::Failed { kind, message }, Vec::new()),
-        }
-    }
-
-    fn running(&mut self, id: &str) -> Result<&mut Container, (Failure, String)> {
-        let not_running = || (Failure::NotRunning, format!("container {id:?} is not running"));
-        self.containers.get_mut(id).ok_or_else(not_running)
-    }
-
-    fn start_container(&mut self, connection: u64, id: &str) -> Result<(), (Failure, String)> {
-        let known = |p: &Pending| matches!(&p.purpose, Purpose::Container(spec) if spec.id == id);
-        if self.shutdown.is_some() || self.containers.contains_key(id) || self.launches.iter().any(known) {
-            return Err((Failure::Internal, format!("container {id:?} cannot be started now")));
-        }
-        let path = self.container_folder(id).join(CONTAINER_FILE);
-        let spec: ContainerSpec = read_json(&path).map_err(|error| (Failure::Internal, error))?;
-        let target = match spec.pid {
-            PidNamespace::Own | PidNamespace::Node => None,
-            PidNamespace::Pod => Some(self.pause),
-            PidNamespace::Target => Some(self.running(&spec.pid_target)?.pid),
-        };
-        let pod = Pod {
-            hierarchies: &self.hierarchies,
-            pause: self.pause,
-            host_network: self.spec.host_network,
-            host_ipc: self.spec.host_ipc,
-            shm: Some(if self.spec.host_ipc {
-                PathBuf::from("/dev/shm")
-            } else {
-                self.folder.join(SHM_FOLDER)
-            }),
-        };
-        match launch::container(&spec, &self.hierarchies.group(&spec.cgroup), &pod, target) {
-            Ok(launch) => {
-                self.launches.push(Pending {
-                    launch,
-                    purpose: Purpose::Container(Box::new(spec)),
-                    connection,
-                });
-            }
-            Err(error) => {
-                self.never_ran(connection, id, format!("unable to start container process: {error}"))
-            }
-        }
-        Ok(())
-    }
-
-    fn exec(
-        &mut self,
-        connection: u64,
-        id: &str,
-        process: &ProcessSpec,
-        tty: bool,
-        wanted: [bool; 3],
-        fds: Vec<OwnedFd>,
-    ) -> Result<(), (Failure, String)> {
-        let (pid, group) = self.running(id).map(|container| (container.pid, container.group.clone()))?;
-        let streams = if tty { None } else { Some(three(wanted, fds)?) };
-        let launch = launch::exec(process, &group, pid, streams).map_err(|error| (Failure::Start, error))?;
-        self.launches.push(Pending { launch, purpose: Purpose::Exec { tty }, connection });
-        Ok(())
-    }
-
-    fn attach(
-        &mut self,
-        id: u64,
-        name: &str,
-        wanted: [bool; 3],
-        fds: Vec<OwnedFd>,
-    ) -> Result<(), (Failure, String)> {
-        let mut fds = fds.into_iter();
-        let [stdin, stdout, stderr] = wanted.map(|wanted| if wanted { fds.next() } else { None });
-        let container = self.running(name)?;
-        let stdin = stdin.filter(|_| container.spec.stdin);
-        let attachment = Attachment::new(id, stdin, stdout, stderr)
-            .map_err(|error| (Failure::Internal, format!("attach: {error}")))?;
-        container.attachments.push(attachment);
-        self.answer(id, &Answer::Done, Vec::new());
-        Ok(())
-    }
-
-    fn signal(&mut self, id: &str, signal: i32, all: bool) -> Result<Answer, (Failure, String)> {
-        let container = self.running(id)?;
-        let signal =
-            Signal::try_from(signal).map_err(|_| (Failure::Internal, format!("no signal {signal}")))?;
-        if all && signal == Signal::SIGKILL {
-            container.group.kill();
-        }
-        match kill(Pid::from_raw(container.pid), signal) {
-            Ok(()) | Err(Errno::ESRCH) => Ok(Answer::Done),
-            Err(error) => Err((Failure::Internal, format!("send {signal}: {error}"))),
-        }
-    }
-
-    fn resize(&mut self, id: &str, columns: u16, rows: u16) -> Result<Answer, (Failure, String)> {
-        if let Some(terminal) = &self.running(id)?.terminal {
-            process::resize_terminal(terminal.as_fd(), columns, rows)
-                .map_err(|error| (Failure::Internal, format!("resize the terminal: {error}")))?;
-        }
-        Ok(Answer::Done)
-    }
-
-    /// A launched child has spoken, or has become its program.
-    fn hear(&mut self, pid: i32) {
-        let Some(index) = self.launches.iter().position(|pending| pending.launch.pid == pid) else { return };
-        let report = self.launches[index].launch.hear();
-        if matches!(report, Report::Nothing) {
-            return;
-        }
-        let Pending { launch, purpose, connection } = self.launches.swap_remove(index);
-        if matches!(report, Report::Failed(_)) {
-            // It is about to exit; once it is gone its control group can be removed at once.
-            kill_session(pid);
-            let _ = waitpid(Pid::from_raw(pid), None);
-        }
-        match (report, purpose) {
-            (Report::Failed(message), Purpose::Container(spec)) => {
-                let what = "unable to start container process: error during container init";
-                self.never_ran(connection, &spec.id, format!("{what}: {message}"));
-            }
-            (Report::Failed(message), Purpose::Exec { .. }) => {
-                let message = format!("unable to start container process: {message}");
-                self.answer(connection, &Answer::Failed { kind: Failure::Start, message }, Vec::new());
-            }
-            (_, Purpose::Container(spec)) => self.container_runs(*spec, launch, connection),
-            (_, Purpose::Exec { tty }) => {
-                let terminal: Vec<OwnedFd> = launch.ends.terminal.into_iter().filter(|_| tty).collect();
-                self.execs.insert(pid, connection);
-                let started = Started { pid, at: self.now() };
-                self.answer(connection, &Answer::Started(started), terminal);
-                if !self.connections.contains_key(&connection) {
-                    kill_session(pid);
-                }
-            }
-        }
-    }
-
-    fn container_runs(&mut self, spec: ContainerSpec, launch: Launch, connection: u64) {
-        let id = spec.id.clone();
-        let started = Started { pid: launch.pid, at: self.now() };
-        let group = self.hierarchies.group(&spec.cgroup);
-        let container = match Container::new(spec, launch.pid, group, launch.ends) {
-            Ok(container) => container,
-            Err(error) => {
-                kill_session(launch.pid);
-                let message = format!("hold the container's streams: {error}");
-                return self.answer(
-                    connection,
-                    &Answer::Failed { kind: Failure::Internal, message },
-                    Vec::new(),
-                );
-            }
-        };
-        self.record(&id, STARTED_FILE, &started);
-        self.containers.insert(id.clone(), container);
-        self.tell_watchers(&Answer::Running { container: id, started });
-        self.answer(connection, &Answer::Started(started), Vec::new());
-    }
-
-    /// Every child that has ended.
-    fn reap(&mut self) {
-        while let Ok(Some(_)) = self.signals.read_signal() {}
-        loop {
-            let (pid, code) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid.as_raw(), 128 + signal as i32),
-                Err(Errno::EINTR) => continue,
-                _ => return,
-            };
-            self.hear(pid);
-            if pid == self.pause {
-                // The pod's namespaces are gone; nothing of it can go on.
-                self.kill_all();
-                self.pause = 0;
-            } else if let Some(connection) = self.execs.remove(&pid) {
-                self.answer(connection, &Answer::Exit { code }, Vec::new());
-            } else if let Some(id) =
-                self.containers.iter().find(|(_, c)| c.pid == pid).map(|(id, _)| id.clone())
-            {
-                self.container_ended(&id, code);
-            }
-        }
-    }
-
-    fn container_ended(&mut self, id: &str, code: i32) {
-        let now = self.now();
-        let Some(mut container) = self.containers.remove(id) else { return };
-        if container.spec.pid != PidNamespace::Own {
-            container.group.kill();
-        }
-        container.finish(now);
-        let oom_killed = code != 0 && container.group.oom_kills() > 0;
-        let exited = Exited { code, oom_killed, at: now, ..Exited::default() };
-        self.record(id, EXITED_FILE, &exited);
-        for mut attachment in std::mem::take(&mut container.attachments) {
-            attachment.ended = Some(code);
-            self.leaving.push(attachment);
-        }
-        self.tell_watchers(&Answer::Event { container: id.to_owned(), exited });
-        self.flush_clients("");
-    }
-
-    /// Recorded here too, because who asked may be gone.
-    fn never_ran(&mut self, connection: u64, id: &str, message: String) {
-        let exited = Exited::not_started(&message, self.now());
-        self.record(id, EXITED_FILE, &exited);
-        self.answer(connection, &Answer::Failed { kind: Failure::Start, message }, Vec::new());
-        self.tell_watchers(&Answer::Event { container: id.to_owned(), exited });
-    }
-
     fn tell_watchers(&mut self, answer: &Answer) {
         let watching: Vec<u64> =
             self.connections.iter().filter(|(_, c)| c.watching).map(|(id, _)| *id).collect();
@@ -560,33 +313,6 @@ impl Server {
         }
     }
 
-    fn kill_all(&mut self) {
-        for container in self.containers.values() {
-            container.group.kill();
-            let _ = kill(Pid::from_raw(container.pid), Signal::SIGKILL);
-        }
-        for pending in &self.launches {
-            kill_session(pending.launch.pid);
-        }
-    }
-
-    fn finish_shutdown(&mut self) {
-        if !self.containers.is_empty() || !self.launches.is_empty() {
-            return;
-        }
-        let Some(connection) = self.shutdown else {
-            self.done = self.pause == 0;
-            return;
-        };
-        if self.pause != 0 {
-            let _ = kill(Pid::from_raw(self.pause), Signal::SIGKILL);
-            let _ = waitpid(Pid::from_raw(self.pause), None);
-            self.pause = 0;
-        }
-        self.answer(connection, &Answer::Done, Vec::new());
-        self.done = true;
-    }
-
     fn container_folder(&self, id: &str) -> PathBuf {
         // Ids are made by the runtime, but a name must never leave the folder.
         self.folder.join(CONTAINERS).join(id.replace('/', "_"))
@@ -607,17 +333,6 @@ impl Server {
 fn kill_session(pid: i32) {
     let _ = kill(Pid::from_raw(-pid), Signal::SIGKILL);
     let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-}
-
-fn three(wanted: [bool; 3], fds: Vec<OwnedFd>) -> Result<[OwnedFd; 3], (Failure, String)> {
-    let mut fds = fds.into_iter();
-    let mut next = |wanted: bool| -> io::Result<OwnedFd> {
-        let given = if wanted { fds.next() } else { None };
-        given.map_or_else(|| File::options().read(true).write(true).open("/dev/null").map(Into::into), Ok)
-    };
-    let [stdin, stdout, stderr] = wanted;
-    let streams = (|| Ok([next(stdin)?, next(stdout)?, next(stderr)?]))();
-    streams.map_err(|error: io::Error| (Failure::Internal, format!("open /dev/null: {error}")))
 }
 
 fn block_signals() -> nix::Result<SignalFd> {
