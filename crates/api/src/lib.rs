@@ -22,6 +22,7 @@ pub mod schema;
 pub mod status;
 pub mod strict;
 pub mod table;
+pub mod volumes;
 
 pub use catalogue::{Catalogue, Resource, Verb};
 pub use object::{Kind, Object, Shared, View};

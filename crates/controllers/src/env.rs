@@ -35,6 +35,8 @@ pub struct Context {
     pub resources: Resources,
     /// Signs the token of a `kubernetes.io/service-account-token` Secret. Without it they stay empty.
     pub sign: Option<SignToken>,
+    /// Where the cluster's own volumes are. Without it, no volume is made.
+    pub storage: Option<crate::Storage>,
 }
 
 impl Context {
@@ -124,6 +126,7 @@ pub struct Env {
     pub cluster: Arc<Cluster>,
     pub resources: Resources,
     pub sign: Option<SignToken>,
+    pub storage: Option<crate::Storage>,
     recorders: Arc<parking_lot::Mutex<HashMap<String, Recorder>>>,
 }
 
@@ -146,6 +149,7 @@ impl Env {
             cluster: Arc::new(context.cluster.clone()),
             resources: context.resources.clone(),
             sign: context.sign.clone(),
+            storage: context.storage.clone(),
             recorders: Arc::default(),
         }
     }

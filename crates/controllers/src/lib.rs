@@ -38,10 +38,12 @@ mod stateful_set;
 mod taint_eviction;
 #[cfg(test)]
 mod tests;
+mod volume;
 #[cfg(test)]
 mod world;
 
 pub use env::{Cluster, Context, Env, MANAGER, Resources, SecretToken, SignToken};
+pub use volume::provisioner::{RemoveFolder, Storage};
 
 use krate_base::Shutdown;
 use krate_client::Elector;
@@ -80,6 +82,12 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("replicationcontroller-controller", replicas::start_replication_controllers),
     ("daemonset-controller", daemon_set::start),
     ("statefulset-controller", stateful_set::start),
+    ("persistentvolume-binder-controller", volume::binder::start),
+    ("persistentvolumeclaim-protection-controller", volume::protection::start_claims),
+    ("persistentvolume-protection-controller", volume::protection::start_volumes),
+    ("ephemeral-volume-controller", volume::ephemeral::start),
+    ("persistentvolume-expander-controller", volume::expansion::start),
+    ("krate-folder-provisioner", volume::provisioner::start),
 ];
 
 /// Starts all controllers under the context's supervisor: at once, or whenever this process leads.

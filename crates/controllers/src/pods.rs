@@ -56,6 +56,27 @@ pub struct SpecView {
     pub containers: Vec<ContainerView>,
     #[serde(deserialize_with = "crate::meta::or_default")]
     pub init_containers: Vec<ContainerView>,
+    /// Only those with a claim behind them.
+    #[serde(deserialize_with = "crate::meta::or_default")]
+    pub volumes: Vec<VolumeView>,
+}
+
+/// A volume of a pod, as far as it has to do with claims.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VolumeView {
+    #[serde(deserialize_with = "crate::meta::or_default")]
+    pub name: String,
+    pub persistent_volume_claim: Option<ClaimSourceView>,
+    /// A claim is made for the pod from a template.
+    pub ephemeral: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClaimSourceView {
+    #[serde(deserialize_with = "crate::meta::or_default")]
+    pub claim_name: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -134,6 +155,7 @@ impl View for PodView {
     fn of(object: &Shared) -> Result<Arc<Self>, DecodeError> {
         let mut pod: Self = serde_json::from_slice(&object.bytes)?;
         pod.metadata.annotations.retain(|key, _| ANNOTATIONS.contains(&key.as_str()));
+        pod.spec.volumes.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
         Ok(Arc::new(pod))
     }
 }
@@ -220,6 +242,17 @@ impl PodView {
         } else {
             Availability::In(left.unsigned_abs())
         }
+    }
+
+    /// The keys of the claims behind its volumes.
+    #[must_use]
+    pub fn claims(&self) -> Vec<String> {
+        let name = |volume: &VolumeView| match &volume.persistent_volume_claim {
+            Some(source) => source.claim_name.clone(),
+            None => format!("{}-{}", self.name(), volume.name),
+        };
+        let volumes = self.spec.volumes.iter();
+        volumes.map(|volume| krate_api::object::key(self.namespace(), &name(volume))).collect()
     }
 
     #[must_use]
@@ -309,6 +342,12 @@ pub fn by_node(pods: &Informer<PodView>) -> Index<PodView> {
             if pod.spec.node_name.is_empty() { vec![] } else { vec![pod.spec.node_name.clone()] }
         },
     )
+}
+
+/// Pods by the keys of the claims behind their volumes.
+#[must_use]
+pub fn by_claim(pods: &Informer<PodView>) -> Index<PodView> {
+    pods.index("claim", PodView::claims)
 }
 
 /// What a change of a pod means to those who manage pods.

@@ -44,6 +44,7 @@ impl World {
             identity: "test".to_owned(),
             cluster,
             resources: tokio::sync::watch::channel(Arc::new(krate_api::Catalogue::builtin())).1,
+            storage: Some(crate::volume::provisioner::testing::storage()),
             sign: Some(Arc::new(|token| format!("token of {}/{}", token.namespace, token.account))),
         };
         let env = Env::new(&context, context.supervisor.clone());

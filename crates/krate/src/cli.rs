@@ -202,6 +202,12 @@ pub struct NodeArgs {
     /// Folder of the node's images [default: DATA_DIR/images]
     #[arg(long, value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
+    /// Folder of the volumes that the cluster makes; the same on all nodes
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/krate/volumes")]
+    pub volume_dir: PathBuf,
+    /// All nodes see the same files in the folder of volumes, so that a pod finds its data on each of them
+    #[arg(long)]
+    pub shared_volumes: bool,
     /// Folder whose pod manifests this node runs by itself
     #[arg(long, value_name = "DIR")]
     pub static_pods: Option<PathBuf>,

@@ -17,10 +17,11 @@ use crate::references::References;
 use crate::server::{Lookup, Server};
 use crate::spec;
 use crate::statics::{Source as StaticSource, Statics};
+use crate::volumes::Volumes;
 use crate::volumes::atomic::Stamp;
+use crate::volumes::claims::Claims;
 use crate::volumes::mount::Mounter;
 use crate::volumes::tokens::Tokens;
-use crate::volumes::{Claims, Volumes};
 use crate::workers::Workers;
 use krate_api::types::core::v1::{Pod, Service};
 use krate_base::metrics::Metrics;
@@ -58,7 +59,6 @@ pub struct Config {
     pub images: Arc<dyn Images>,
     pub streams: Arc<dyn Streams>,
     pub mounter: Arc<dyn Mounter>,
-    pub claims: Arc<dyn Claims>,
     pub clock: Clock,
     pub rng: Rng,
     pub metrics: Metrics,
@@ -343,7 +343,7 @@ fn context(
     let volumes = Volumes {
         paths: config.paths.clone(),
         mounter: config.mounter.clone(),
-        claims: config.claims.clone(),
+        claims: Claims::new(transport, &config.node_name),
         tokens: Arc::new(Tokens::new(Api::new(transport.clone()), clock.clone())),
         stamp: Stamp { clock: clock.clone(), rng: rng.clone() },
     };

@@ -4,7 +4,6 @@ use crate::eviction;
 use crate::fake::FakeRuntime;
 use crate::paths::Paths;
 use crate::spec::build;
-use crate::volumes::NoClaims;
 use crate::volumes::mount::Recorded;
 use crate::{Config, Kubelet};
 use krate_api::Kind as _;
@@ -67,7 +66,6 @@ impl World {
             images: runtime.clone(),
             streams: runtime,
             mounter: Arc::new(Recorded::default()),
-            claims: Arc::new(NoClaims),
             clock: self.clock.clone(),
             rng: Rng::from_seed(2),
             metrics: Metrics::default(),

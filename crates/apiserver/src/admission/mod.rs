@@ -105,6 +105,7 @@ impl Chain {
             Box::new(pod::Priority),
             Box::new(pod::DefaultTolerations),
             Box::new(storage::DefaultStorageClass),
+            Box::new(storage::InUseProtection),
             Box::new(storage::ClaimResize),
             Box::new(storage::DefaultIngressClass),
             Box::new(escalation::NoEscalation),

@@ -1,18 +1,19 @@
-//! Rules about storage and ingress: the default classes, and claims that may grow.
+//! Rules about storage and ingress: the default classes, claims that may grow, and finalizers that keep what is
+//! in use.
 
 use super::{Attributes, Operation, Plugin, cast, cast_mut};
 use crate::server::Inner;
 use async_trait::async_trait;
 use krate_api::meta::ObjectMeta;
 use krate_api::quantity::Quantity;
-use krate_api::types::core::v1::PersistentVolumeClaim;
+use krate_api::types::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use krate_api::types::networking::v1::{Ingress, IngressClass};
 use krate_api::types::storage::v1::StorageClass;
+use krate_api::volumes::{
+    CLAIM_PROTECTION, CLASS_BETA, CLASS_DEFAULT, CLASS_DEFAULT_BETA, VOLUME_PROTECTION,
+};
 use krate_api::{Kind, Object, Status};
 
-const CLASS_DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
-const CLASS_DEFAULT_BETA: &str = "storageclass.beta.kubernetes.io/is-default-class";
-const CLASS_BETA: &str = "volume.beta.kubernetes.io/storage-class";
 const INGRESS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
 const INGRESS_OLD: &str = "kubernetes.io/ingress.class";
 
@@ -33,6 +34,31 @@ async fn defaults<K: Kind>(server: &Inner, keys: &[&str]) -> Result<Vec<String>,
     }
     found.sort();
     Ok(found.into_iter().map(|(_, name)| name).collect())
+}
+
+/// StorageObjectInUseProtection: claims and volumes begin with the finalizers that keep them while they are
+/// used.
+pub(super) struct InUseProtection;
+
+#[async_trait]
+impl Plugin for InUseProtection {
+    async fn admit(&self, _: &Inner, at: &Attributes<'_>, object: &mut dyn Object) -> Result<(), Status> {
+        if at.operation != Operation::Create || !at.call.subresource.is_empty() {
+            return Ok(());
+        }
+        let finalizer = if cast::<PersistentVolumeClaim>(object).is_some() {
+            CLAIM_PROTECTION
+        } else if cast::<PersistentVolume>(object).is_some() {
+            VOLUME_PROTECTION
+        } else {
+            return Ok(());
+        };
+        let finalizers = object.meta_mut().finalizers.get_or_insert_default();
+        if !finalizers.iter().any(|f| f == finalizer) {
+            finalizers.push(finalizer.to_owned());
+        }
+        Ok(())
+    }
 }
 
 /// DefaultStorageClass: a claim that names no class gets the default one.

@@ -112,6 +112,10 @@ impl Cluster {
     pub fn images_dir(&self) -> PathBuf {
         self.dir.join("images")
     }
+    /// Folders of the persistent volumes, which all nodes see.
+    pub fn volumes_dir(&self) -> PathBuf {
+        self.dir.join("volumes")
+    }
     pub fn node_dir(&self, node: &str) -> PathBuf {
         self.dir.join("nodes").join(node)
     }

@@ -54,6 +54,8 @@ async fn serve(args: Server, listeners: Vec<TcpListener>) -> Outcome<()> {
         cluster_cidr: args.cluster_cidr.clone(),
         service_cidr: args.service_cidr.clone(),
         public: format!("https://{}", reachable(public)),
+        volumes: args.node.volume_dir.clone(),
+        shared_volumes: args.node.shared_volumes,
         listeners,
         schedule: !args.disable_scheduler,
     };

@@ -1,11 +1,13 @@
 //! The objects that a cluster of ours holds beside those of every API server: the Service by which pods find
-//! DNS, and the right of a node's network to read what DNS answers from.
+//! DNS, the default storage class, and the right of a node's network to read what DNS answers from.
 
 use crate::ui::{Explain, Outcome};
 use krate_api::Status;
 use krate_api::meta::ObjectMeta;
-use krate_api::types::core::v1::{Service, ServicePort, ServiceSpec};
+use krate_api::types::core::v1::{ConfigMap, Service, ServicePort, ServiceSpec};
 use krate_api::types::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
+use krate_api::types::storage::v1::StorageClass;
+use krate_api::volumes::{CLASS_DEFAULT, FOLDER_PROVISIONER};
 use krate_client::{Api, Transport};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use std::sync::Arc;
 pub const NETWORK_USER: &str = "system:kube-proxy";
 const ROLE: &str = "krate:node-dns";
 const DNS_PORT: i32 = 53;
+/// Remembers what is made for a cluster once and then left to its owner.
+const MADE_ONCE: &str = "krate-made-once";
 
 /// Creates what is missing. Idempotent; what is there already is left as its owner wants it.
 pub async fn install(admin: Arc<dyn Transport>, dns: IpAddr) -> Outcome<()> {
@@ -36,7 +40,38 @@ pub async fn install(admin: Arc<dyn Transport>, dns: IpAddr) -> Outcome<()> {
     };
     present(Api::new(admin.clone()).create(binding).await)
         .explain("the role of DNS cannot be bound", next)?;
-    present(Api::new(admin).create(service(dns)).await).explain("the Service of DNS cannot be made", next)
+    present(Api::new(admin.clone()).create(service(dns)).await)
+        .explain("the Service of DNS cannot be made", next)?;
+    default_class(admin).await.explain("the default storage class cannot be made", next)
+}
+
+/// The class of claims that name none. It waits for the first pod: then nothing is made for claims that nobody
+/// uses, and the volume is made where the pod can be.
+///
+/// It is made once, in a cluster that has no class of ours yet: who deletes it or takes its mark away has it so.
+async fn default_class(admin: Arc<dyn Transport>) -> Result<(), Status> {
+    let flags: Api<ConfigMap> = Api::new(admin.clone());
+    if flags.get_opt("kube-system", MADE_ONCE).await?.is_some() {
+        return Ok(());
+    }
+    let class = StorageClass {
+        metadata: ObjectMeta {
+            annotations: Some([(CLASS_DEFAULT.to_owned(), "true".to_owned())].into()),
+            ..named("standard")
+        },
+        provisioner: FOLDER_PROVISIONER.to_owned(),
+        reclaim_policy: Some("Delete".to_owned()),
+        volume_binding_mode: Some("WaitForFirstConsumer".to_owned()),
+        allow_volume_expansion: Some(true),
+        ..Default::default()
+    };
+    present(Api::new(admin).create(class).await)?;
+    let done = ConfigMap {
+        metadata: ObjectMeta { namespace: Some("kube-system".to_owned()), ..named(MADE_ONCE) },
+        data: Some([("storageclass".to_owned(), "standard".to_owned())].into()),
+        ..Default::default()
+    };
+    present(flags.create(done).await)
 }
 
 fn named(name: &str) -> ObjectMeta {

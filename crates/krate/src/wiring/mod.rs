@@ -7,3 +7,4 @@ pub mod identity;
 pub mod images;
 pub mod node;
 pub mod pod_network;
+pub mod storage;

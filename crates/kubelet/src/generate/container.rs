@@ -6,10 +6,10 @@ use crate::observed;
 use crate::paths;
 use crate::spec::{self, Role, qos, resources};
 use crate::volumes::subpath;
-use krate_api::types::core::v1::{Container, Pod, Volume, VolumeMount};
+use krate_api::types::core::v1::{Container, Pod, Volume, VolumeDevice, VolumeMount};
 use krate_runtime::cri::{
-    ContainerConfig, ContainerMetadata, HugepageLimit, Image, ImageSpec, KeyValue, LinuxContainerConfig,
-    LinuxContainerResources, Mount, MountPropagation, NamespaceMode,
+    ContainerConfig, ContainerMetadata, Device, HugepageLimit, Image, ImageSpec, KeyValue,
+    LinuxContainerConfig, LinuxContainerResources, Mount, MountPropagation, NamespaceMode,
 };
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ pub fn config(pod: &Pod, container: &Container, setting: &Setting<'_>) -> Result
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: env.collect(),
         mounts: mounts(pod, container, setting)?,
-        devices: Vec::new(),
+        devices: devices(container, setting)?,
         labels: observed::container_labels(pod, container),
         annotations: observed::container_annotations(pod, container, setting.restart_count),
         log_path: paths::log_file(&container.name, setting.restart_count),
@@ -119,6 +119,20 @@ fn mounts(pod: &Pod, container: &Container, setting: &Setting<'_>) -> Result<Vec
     Ok(out)
 }
 
+/// Volumes that the container wants as they are, without a file system.
+fn devices(container: &Container, setting: &Setting<'_>) -> Result<Vec<Device>, String> {
+    let one = |device: &VolumeDevice| {
+        let path = setting.volumes.get(&device.name);
+        let path = path.ok_or_else(|| format!("cannot find volume \"{}\" to map", device.name))?;
+        Ok(Device {
+            container_path: device.device_path.clone(),
+            host_path: text(path),
+            permissions: "mrw".to_owned(),
+        })
+    };
+    container.volume_devices.iter().flatten().map(one).collect()
+}
+
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
@@ -163,6 +177,7 @@ fn is_readonly(volume: &Volume) -> bool {
         || volume.downward_api.is_some()
         || volume.projected.is_some()
         || volume.persistent_volume_claim.as_ref().is_some_and(|c| c.read_only == Some(true))
+        || volume.nfs.as_ref().is_some_and(|s| s.read_only == Some(true))
 }
 
 fn absolute(path: &str) -> String {

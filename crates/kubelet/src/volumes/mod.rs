@@ -5,11 +5,14 @@
 //! tokio's blocking threads.
 
 pub mod atomic;
+pub mod claims;
 pub mod empty_dir;
 pub mod files;
 pub mod host_path;
 pub mod mount;
+pub mod nfs;
 pub mod ownership;
+pub mod persistent;
 pub mod subpath;
 pub mod tokens;
 
@@ -17,22 +20,33 @@ use crate::env::Referenced;
 use crate::env::fields::Facts;
 use crate::paths::Paths;
 use crate::spec;
-use async_trait::async_trait;
 use atomic::{Payload, Stamp};
-use krate_api::types::core::v1::{Pod, Volume};
+use claims::Claims;
+use krate_api::types::core::v1::{HostPathVolumeSource, Pod, Volume};
+use krate_api::volumes::claim_name;
 use krate_base::Timestamp;
 use mount::Mounter;
+use persistent::Persistent;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokens::Tokens;
 
-/// A volume that cannot be set up now: its name and the reason, as the event `FailedMount` says it.
+/// Why a volume is not there now, as the event `FailedMount` says it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("MountVolume.SetUp failed for volume \"{volume}\" : {reason}")]
-pub struct Error {
-    pub volume: String,
-    pub reason: String,
+pub enum Error {
+    /// What it is is known, but it cannot be set up.
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {reason}")]
+    SetUp { volume: String, reason: String },
+    /// It must not be mounted on this node.
+    #[error("MountVolume.NodeAffinity check failed for volume \"{volume}\" : no matching NodeSelectorTerms")]
+    Elsewhere { volume: String },
+    /// What it is cannot be found out.
+    #[error(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process \
+         volumes=[{volume}]: {reason}"
+    )]
+    Process { volume: String, reason: String },
 }
 
 /// The volumes of one pod.
@@ -45,31 +59,11 @@ pub struct SetUp {
     pub refresh_at: Option<Timestamp>,
 }
 
-/// Finds the folder of a persistent volume claim. Storage that needs more than a path on the node comes
-/// in here.
-#[async_trait]
-pub trait Claims: Send + Sync + 'static {
-    /// The node's path of the volume that is bound to a claim of the pod's namespace.
-    async fn locate(&self, namespace: &str, claim: &str) -> Result<PathBuf, String>;
-}
-
-/// Claims are not served on this node.
-pub struct NoClaims;
-
-#[async_trait]
-impl Claims for NoClaims {
-    async fn locate(&self, _namespace: &str, claim: &str) -> Result<PathBuf, String> {
-        Err(format!(
-            "persistentvolumeclaim \"{claim}\" cannot be mounted: this node serves no persistent volumes"
-        ))
-    }
-}
-
 /// Sets volumes up and takes them down.
 pub struct Volumes {
     pub paths: Paths,
     pub mounter: Arc<dyn Mounter>,
-    pub claims: Arc<dyn Claims>,
+    pub claims: Claims,
     pub tokens: Arc<Tokens>,
     pub stamp: Stamp,
 }
@@ -77,9 +71,9 @@ pub struct Volumes {
 /// What the blocking half of a set-up is to do.
 enum Work {
     EmptyDir { at: PathBuf },
-    HostPath,
+    HostPath(HostPathVolumeSource),
     Files { at: PathBuf, payload: Payload, in_memory: bool },
-    Claim { at: PathBuf },
+    Persistent(Persistent),
     Nothing,
 }
 
@@ -93,14 +87,21 @@ impl Volumes {
     ) -> Result<SetUp, Error> {
         let mut out = SetUp::default();
         for volume in spec::spec(pod).volumes.iter().flatten() {
-            let failed = |reason: String| Error { volume: volume.name.clone(), reason };
-            let (work, refresh) = self.prepare(pod, volume, facts, referenced).await.map_err(failed)?;
+            let mut name = volume.name.clone();
+            let (work, refresh) = if let Some(claim) = claim_name(spec::name(pod), volume) {
+                let (found, work) = self.persistent(pod, volume, &claim).await?;
+                name = found;
+                (work, None)
+            } else {
+                let failed = |reason: String| Error::SetUp { volume: name.clone(), reason };
+                self.prepare(pod, volume, facts, referenced).await.map_err(failed)?
+            };
+            let failed = |reason: String| Error::SetUp { volume: name.clone(), reason };
             out.refresh_at = [out.refresh_at, refresh].into_iter().flatten().min();
             let path = match &work {
-                Work::EmptyDir { at } | Work::Files { at, .. } | Work::Claim { at } => at.clone(),
-                Work::HostPath => {
-                    volume.host_path.as_ref().map(|h| PathBuf::from(&h.path)).unwrap_or_default()
-                }
+                Work::EmptyDir { at } | Work::Files { at, .. } => at.clone(),
+                Work::HostPath(source) => PathBuf::from(&source.path),
+                Work::Persistent(work) => work.path(),
                 Work::Nothing => continue,
             };
             out.paths.insert(volume.name.clone(), path);
@@ -127,8 +128,12 @@ impl Volumes {
         if volume.empty_dir.is_some() {
             return Ok((Work::EmptyDir { at: at(empty_dir::PLUGIN) }, None));
         }
-        if volume.host_path.is_some() {
-            return Ok((Work::HostPath, None));
+        if let Some(source) = &volume.host_path {
+            return Ok((Work::HostPath(source.clone()), None));
+        }
+        if let Some(source) = &volume.nfs {
+            let export = nfs::Export::of(source, &[]);
+            return Ok((Work::Persistent(Persistent::Nfs { export, at: at(nfs::PLUGIN) }), None));
         }
         if let Some(s) = &volume.config_map {
             let payload = files::config_map(
@@ -164,19 +169,27 @@ impl Volumes {
             let payload = files::projected(pod, facts, referenced, s, &tokens)?;
             return Ok((files(at("projected"), payload, true), refresh));
         }
-        if let Some(s) = &volume.persistent_volume_claim {
-            let at = self.claims.locate(spec::namespace(pod), &s.claim_name).await?;
-            return Ok((Work::Claim { at }, None));
-        }
         if volume.image.is_some() {
             return Ok((Work::Nothing, None));
         }
         Err("no volume plugin matched".to_owned())
     }
 
+    /// A volume behind a claim: its name, and what is to be done.
+    async fn persistent(&self, pod: &Pod, volume: &Volume, claim: &str) -> Result<(String, Work), Error> {
+        let found = self.claims.find(pod, volume, claim).await?;
+        let name = found.metadata.name.clone().unwrap_or_default();
+        let at = self.paths.volume(spec::uid(pod), nfs::PLUGIN, &name);
+        match persistent::of(&found, pod, volume, at) {
+            Ok(work) => Ok((name, Work::Persistent(work))),
+            Err(reason) => Err(Error::SetUp { volume: name, reason }),
+        }
+    }
+
     /// Takes the pod's volumes down and removes everything of the pod below the kubelet's folder.
     pub async fn tear_down(&self, uid: &str) -> std::io::Result<()> {
         self.tokens.forget(uid);
+        self.claims.forget(uid);
         let (folder, mounter) = (self.paths.pod(uid), self.mounter.clone());
         let done = tokio::task::spawn_blocking(move || {
             mounter.unmount_all(&folder)?;
@@ -205,7 +218,14 @@ fn carry_out(
             empty_dir::set_up(pod, &source, &at, mounter)?;
             give_once(pod, &at, group)
         }
-        Work::HostPath => host_path::set_up(volume.host_path.as_ref().ok_or("no hostPath")?),
+        Work::HostPath(source) => host_path::set_up(&source),
+        Work::Persistent(work) => {
+            work.set_up(mounter)?;
+            match &work {
+                Persistent::Local { path, read_only: false, .. } => give_by_policy(pod, path, group),
+                _ => Ok(()),
+            }
+        }
         Work::Files { at, payload, in_memory } => {
             if in_memory {
                 empty_dir::in_memory(&at, None, mounter)?;
@@ -215,7 +235,6 @@ fn carry_out(
             let own = |folder: &Path| group.map_or(Ok(()), |g| ownership::give_to_group(folder, g, false));
             atomic::write(&at, &payload, stamp, own).map(drop).map_err(|e| e.to_string())
         }
-        Work::Claim { at } => give_once(pod, &at, group),
         Work::Nothing => Ok(()),
     }
 }
@@ -227,6 +246,19 @@ fn give_once(pod: &Pod, at: &Path, group: Option<u32>) -> Result<(), String> {
     if started || ownership::belongs_to_group(at, group) {
         return Ok(());
     }
+    ownership::give_to_group(at, group, false).map_err(|e| format!("applying fsGroup: {e}"))
+}
+
+/// As [`give_once`], of a volume that others have used before: whether all files are looked at again is the
+/// pod's choice.
+fn give_by_policy(pod: &Pod, at: &Path, group: Option<u32>) -> Result<(), String> {
+    let security = spec::spec(pod).security_context.as_ref();
+    let policy = security.and_then(|s| s.fs_group_change_policy.as_deref());
+    if policy == Some("OnRootMismatch") {
+        return give_once(pod, at, group);
+    }
+    let started = pod.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running"));
+    let Some(group) = group.filter(|_| !started) else { return Ok(()) };
     ownership::give_to_group(at, group, false).map_err(|e| format!("applying fsGroup: {e}"))
 }
 

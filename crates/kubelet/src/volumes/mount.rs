@@ -1,12 +1,16 @@
 //! The few mounts that volumes need, behind a trait, so that tests need no privileges.
 
+use super::nfs::{self, Export};
 use std::io;
+use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 
 /// The kernel's side of volumes.
 pub trait Mounter: Send + Sync + 'static {
     /// Mounts a memory file system of at most `size` bytes (the kernel's default without).
     fn tmpfs(&self, target: &Path, size: Option<u64>) -> io::Result<()>;
+    /// Mounts an export of an NFS server.
+    fn nfs(&self, target: &Path, export: &Export) -> io::Result<()>;
     /// Ends every mount at `target` and below it, innermost first. None is success.
     fn unmount_all(&self, target: &Path) -> io::Result<()>;
     fn is_mount_point(&self, target: &Path) -> io::Result<bool>;
@@ -21,6 +25,48 @@ impl Mounter for Kernel {
         let options = size.map_or_else(|| "mode=0777".to_owned(), |size| format!("mode=0777,size={size}"));
         mount(Some("tmpfs"), target, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
             .map_err(io::Error::from)
+    }
+
+    fn nfs(&self, target: &Path, export: &Export) -> io::Result<()> {
+        use nix::mount::{MsFlags, mount};
+        // The port is not used; the kernel asks for the server's address only.
+        let address = (export.server.trim_matches(['[', ']']), 0).to_socket_addrs()?.next();
+        let address = address.ok_or_else(|| io::Error::other("the server has no address"))?.ip();
+        let server = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+        let source = format!("{server}:{}", export.path);
+        let mut flags = MsFlags::empty();
+        for option in export.options.iter().flat_map(|o| o.split(',')) {
+            flags |= match option {
+                "ro" => MsFlags::MS_RDONLY,
+                "nosuid" => MsFlags::MS_NOSUID,
+                "nodev" => MsFlags::MS_NODEV,
+                "noexec" => MsFlags::MS_NOEXEC,
+                "noatime" => MsFlags::MS_NOATIME,
+                "nodiratime" => MsFlags::MS_NODIRATIME,
+                "relatime" => MsFlags::MS_RELATIME,
+                _ => MsFlags::empty(),
+            };
+        }
+        if export.read_only {
+            flags |= MsFlags::MS_RDONLY;
+        }
+        let mut last = nix::errno::Errno::EINVAL;
+        for options in nfs::attempts(export, &address.to_string()) {
+            match mount(Some(source.as_str()), target, Some("nfs"), flags, Some(options.as_str())) {
+                Ok(()) => return Ok(()),
+                // An older version may do.
+                Err(nix::errno::Errno::EPROTONOSUPPORT | nix::errno::Errno::EINVAL) => {
+                    last = nix::errno::Errno::EPROTONOSUPPORT;
+                }
+                Err(nix::errno::Errno::ENODEV) => {
+                    return Err(io::Error::other(
+                        "unknown filesystem type 'nfs': this kernel has no NFS client",
+                    ));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last.into())
     }
 
     fn unmount_all(&self, target: &Path) -> io::Result<()> {
@@ -84,6 +130,11 @@ impl Recorded {
 impl Mounter for Recorded {
     fn tmpfs(&self, target: &Path, size: Option<u64>) -> io::Result<()> {
         self.0.lock().push((target.to_owned(), size));
+        Ok(())
+    }
+
+    fn nfs(&self, target: &Path, _: &Export) -> io::Result<()> {
+        self.0.lock().push((target.to_owned(), None));
         Ok(())
     }
 
