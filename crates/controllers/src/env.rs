@@ -62,6 +62,7 @@ impl Context {
             cluster: Cluster::default(),
             resources,
             sign: None,
+            storage: None,
         }
     }
 }

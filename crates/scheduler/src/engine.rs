@@ -11,7 +11,7 @@ use crate::framework::{Permission, Plight, PostFilterResult, Reason};
 use crate::memo::Memos;
 use crate::nominated::Nominated;
 use crate::profile::Profile;
-use crate::queue::{Event, Place, Queue, Waiting};
+use crate::queue::{Event, Place, Queue, StorageKind, Waiting};
 use crate::table::Slot;
 use crate::view::{NodeView, PodView};
 use krate_api::labels::Labels;
@@ -85,6 +85,11 @@ impl Engine {
     pub fn namespace(&mut self, name: &str, labels: Option<Labels>, now: Instant) {
         self.cluster.table.set_namespace(name, labels);
         self.queue.happened(&Event::NamespaceChanged, now);
+    }
+
+    /// A claim, a volume or a class came, changed or went; plugins see it already.
+    pub fn storage(&mut self, kind: StorageKind, key: String, now: Instant) {
+        self.queue.happened(&Event::Storage { kind, key }, now);
     }
 
     pub fn budget(&mut self, key: String, budget: Option<Arc<Budget>>) {

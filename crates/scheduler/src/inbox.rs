@@ -2,7 +2,7 @@
 //! the bound is the number of objects.
 
 use crate::budgets::Budget;
-use crate::queue::Waiting;
+use crate::queue::{StorageKind, Waiting};
 use crate::view::{NodeView, PodView};
 use krate_api::labels::{Labels, Selector};
 use parking_lot::Mutex;
@@ -61,6 +61,7 @@ pub struct Mail {
     pub namespaces: Vec<(String, Change<Labels>)>,
     pub budgets: Vec<(String, Change<Arc<Budget>>)>,
     pub owners: Vec<(OwnerKey, Change<Selector>)>,
+    pub storage: Vec<((StorageKind, String), Change<()>)>,
     pub pods: Vec<(PodKey, Change<Arc<PodView>>)>,
     pub failures: Vec<Failure>,
 }
@@ -71,6 +72,7 @@ struct Boxes {
     namespaces: Changes<String, Labels>,
     budgets: Changes<String, Arc<Budget>>,
     owners: Changes<OwnerKey, Selector>,
+    storage: Changes<(StorageKind, String), ()>,
     pods: Changes<PodKey, Arc<PodView>>,
     failures: Vec<Failure>,
 }
@@ -111,6 +113,12 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    /// A claim, a volume or a class changed; what it is now is elsewhere.
+    pub fn storage(&self, kind: StorageKind, key: &str) {
+        self.boxes.lock().storage.put((kind, key.to_owned()), None, None);
+        self.wake.notify_one();
+    }
+
     pub fn failed(&self, failure: Failure) {
         self.boxes.lock().failures.push(failure);
         self.wake.notify_one();
@@ -124,6 +132,7 @@ impl Inbox {
             namespaces: boxes.namespaces.take(),
             budgets: boxes.budgets.take(),
             owners: boxes.owners.take(),
+            storage: boxes.storage.take(),
             pods: boxes.pods.take(),
             failures: std::mem::take(&mut boxes.failures),
         }

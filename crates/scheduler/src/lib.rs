@@ -9,6 +9,7 @@
 //! | [`view`] | slim pods and nodes |
 //! | [`table`], [`cluster`] | what is where, and what is assumed to be |
 //! | [`tally`] | how many pods of a description are in each domain of a topology |
+//! | [`storage`] | claims and volumes, and what is assumed of them |
 //! | [`framework`], [`plugins`], [`profile`] | who judges, and how much it counts |
 //! | [`cycle`], [`memo`], [`diagnosis`] | one pod's search, and the words when it fails |
 //! | [`queue`] | who is tried when |
@@ -28,6 +29,7 @@ pub mod profile;
 pub mod queue;
 mod report;
 mod run;
+pub mod storage;
 pub mod table;
 pub mod tally;
 #[cfg(test)]

@@ -9,13 +9,16 @@ use crate::framework::Plugin;
 use crate::inbox::{Failure, Inbox, Mail};
 use crate::plugins;
 use crate::profile::{ConfigError, Profile, ProfileConfig};
-use crate::queue::Waiting;
+use crate::queue::{StorageKind, Waiting};
 use crate::report::{self, Reporter};
+use crate::storage::{Kept, Storage};
 use crate::tally::{Owner, Selects};
 use crate::view::{NodeView, PodView};
 use krate_api::types::apps::v1::{ReplicaSet, StatefulSet};
 use krate_api::types::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
+use krate_api::types::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use krate_api::types::policy::v1::PodDisruptionBudget;
+use krate_api::types::storage::v1::{CSINode, StorageClass};
 use krate_api::{Object, Status};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Supervisor};
@@ -98,12 +101,19 @@ impl Scheduler {
 
     /// Schedules until shutdown.
     pub async fn run(&self, shutdown: Shutdown) -> Result<(), Error> {
-        let profiles = Profile::all(&self.config.profiles)?;
+        let storage = Storage::default();
+        storage.write_through(&self.config.transport);
+        let mut configs = self.config.profiles.clone();
+        if configs.is_empty() {
+            configs.push(ProfileConfig::default());
+        }
+        configs.iter_mut().for_each(|config| config.settings.storage = storage.clone());
+        let profiles = Profile::all(&configs)?;
         let supervisor = Supervisor::new(shutdown.child_token());
         let desk = Arc::new(self.desk(&profiles, &supervisor));
         let engine = Engine::new(profiles, self.config.rng.clone());
         let work = async {
-            self.listen(&desk, &supervisor).await;
+            self.listen(&desk, &storage, &supervisor).await;
             drive(&desk, engine).await;
         };
         shutdown.run_until_cancelled(work).await;
@@ -130,7 +140,7 @@ impl Scheduler {
     }
 
     /// Starts the informers; returns when the first state of the cluster is in the inbox.
-    async fn listen(&self, desk: &Desk, supervisor: &Supervisor) {
+    async fn listen(&self, desk: &Desk, storage: &Storage, supervisor: &Supervisor) {
         let Config { transport, rng, metrics, .. } = &self.config;
         let informers = Informers::new(transport.clone(), rng.clone(), metrics.clone(), supervisor.clone());
         let living = "status.phase!=Succeeded,status.phase!=Failed";
@@ -166,7 +176,15 @@ impl Scheduler {
                 follow::<StatefulSet>(&informers, inbox),
             )
         };
-        tokio::join!(nodes.synced(), pods.synced(), namespaces.synced(), budgets.synced(), owners);
+        let storage = async {
+            tokio::join!(
+                keep::<PersistentVolumeClaim>(&informers, storage, inbox, StorageKind::Claim),
+                keep::<PersistentVolume>(&informers, storage, inbox, StorageKind::Volume),
+                keep::<StorageClass>(&informers, storage, inbox, StorageKind::Class),
+                keep::<CSINode>(&informers, storage, inbox, StorageKind::CsiNode),
+            )
+        };
+        tokio::join!(nodes.synced(), pods.synced(), namespaces.synced(), budgets.synced(), owners, storage);
     }
 }
 
@@ -182,6 +200,20 @@ async fn follow<K: Selects>(informers: &Informers, inbox: &Arc<Inbox>) {
         }
     });
     owners.synced().await;
+}
+
+/// Keeps the objects of a kind where plugins see them; returns when the first of them are there.
+async fn keep<K: Kept>(informers: &Informers, storage: &Storage, inbox: &Arc<Inbox>, kind: StorageKind) {
+    let objects = informers.of::<K>();
+    let (storage, inbox) = (storage.clone(), inbox.clone());
+    objects.subscribe(move |old, new| {
+        let Some(meta) = new.or(old).map(|any| any.meta()) else { return };
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let key = krate_api::object::key(&text(&meta.namespace), &text(&meta.name));
+        storage.set(&key, new.cloned());
+        inbox.storage(kind, &key);
+    });
+    objects.synced().await;
 }
 
 /// Everything that carries decisions out.
@@ -229,7 +261,7 @@ async fn until(next: Option<Instant>) {
 impl Desk {
     /// Lets the engine know what has happened.
     fn read(self: &Arc<Self>, engine: &mut Engine, now: Instant) {
-        let Mail { nodes, namespaces, budgets, owners, pods, failures } = self.inbox.take();
+        let Mail { nodes, namespaces, budgets, owners, storage, pods, failures } = self.inbox.take();
         for (name, (_, labels)) in namespaces {
             engine.namespace(&name, labels, now);
         }
@@ -241,6 +273,9 @@ impl Desk {
         }
         for (_, (old, new)) in nodes {
             engine.node(old, new, now);
+        }
+        for ((kind, key), _) in storage {
+            engine.storage(kind, key, now);
         }
         for failure in failures {
             engine.failed(failure.waiting, &failure.node, now);
@@ -256,7 +291,10 @@ impl Desk {
         match decision {
             Decision::Bind { waiting, node, patience } => {
                 self.count("scheduled", &waiting.pod, took);
-                self.spawn(move |desk| async move { desk.bind(waiting, node, patience).await });
+                let slow = !waiting.pod.claims.is_empty();
+                let bind = move |desk: Arc<Self>| async move { desk.bind(waiting, node, patience).await };
+                // Volumes may take minutes; who waits for them keeps nobody else from being bound.
+                if slow { self.spawn_beside(bind) } else { self.spawn(bind) }
             }
             Decision::Refuse { pod, message, room, clear_nomination } => {
                 self.count("unschedulable", &pod, took);
@@ -363,6 +401,16 @@ impl Desk {
             let _room = desk.room.clone().acquire_owned().await;
             task(desk).await;
         });
+    }
+
+    /// Runs a task at once; at most one for each pod that waits.
+    fn spawn_beside<F, Fut>(self: &Arc<Self>, task: F)
+    where
+        F: FnOnce(Arc<Self>) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send,
+    {
+        let desk = self.clone();
+        self.supervisor.spawn(async move { task(desk).await });
     }
 
     fn count(&self, result: &str, pod: &PodView, took: Duration) {

@@ -93,7 +93,6 @@ impl ControlPlane {
         Self::builder().virtual_time().seed(seed).start().await
     }
 
-<<<<<<< HEAD
     /// The API server that runs now.
     ///
     /// # Panics
@@ -146,43 +145,6 @@ impl ControlPlane {
     pub async fn compact(&self) -> Result<(), Error> {
         let revision = self.server.store.revision();
         Ok(self.server.store.compact(revision).await?)
-=======
-    /// Starts one on a clock and a seed of the caller's; with a paused runtime it lives in virtual time.
-    pub async fn with(clock: Clock, rng: Rng) -> Result<Self, Error> {
-        let store = Arc::new(Embedded::open(Options::memory(clock.clone())).await?);
-        let authority = Authority::generate(&clock)?;
-        let api = ApiServer::new(Config::new(store, clock.clone(), rng.clone(), authority))?;
-        api.bootstrap().await?;
-        let supervisor = Supervisor::new(Shutdown::new());
-        let server = api.clone();
-        let resources = watch::Sender::new(api.catalogue());
-        krate_controllers::start(&krate_controllers::Context {
-            transports: Arc::new(move |name: &str| server.transport(UserInfo::component(name))),
-            clock: clock.clone(),
-            rng: rng.clone(),
-            metrics: api.metrics().clone(),
-            supervisor: supervisor.clone(),
-            elect: false,
-            identity: "test".to_owned(),
-            resources: resources.subscribe(),
-            sign: None,
-            // Hollow nodes have no files: there is nothing to remove.
-            storage: Some(krate_controllers::Storage {
-                folder: "/volumes".into(),
-                shared: true,
-                remove: Arc::new(|_| Box::pin(async { Ok(()) })),
-            }),
-            cluster: krate_controllers::Cluster {
-                ca_pem: api.authority().ca_certificate().to_owned(),
-                ..krate_controllers::Cluster::default()
-            },
-        });
-        start_scheduler(&api, &clock, &rng, &supervisor);
-        let admin = api.transport(UserInfo::new("admin", &["system:masters"]));
-        let informers = Informers::new(admin, rng.clone(), api.metrics().clone(), supervisor.clone());
-        let (stage, nodes) = (Stage::default(), AtomicU32::new(0));
-        Ok(Self { api, clock, rng, supervisor, stage, informers, nodes, _resources: resources })
->>>>>>> 0253bc2 (Persistent volumes: binder, provisioner of folders, protection, ephemeral claims, expansion; the kubelet mounts them)
     }
 
     /// Adds a node without containers; see [`hollow`].

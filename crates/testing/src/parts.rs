@@ -130,7 +130,11 @@ impl Part {
             let metrics = &plane.server.metrics;
             let context =
                 Context::new(transports, &plane.clock, &plane.rng, metrics, resources, &life.supervisor);
-            krate_controllers::start(&Context { cluster: cluster.clone(), ..context });
+            krate_controllers::start(&Context {
+                cluster: cluster.clone(),
+                storage: Some(storage()),
+                ..context
+            });
         };
         Self { start: Box::new(start), life: Mutex::default() }
     }
@@ -186,5 +190,14 @@ impl Part {
         if let Some(life) = life {
             life.supervisor.stop().await;
         }
+    }
+}
+
+/// Hollow nodes have no files: nothing is to be removed.
+fn storage() -> krate_controllers::Storage {
+    krate_controllers::Storage {
+        folder: "/volumes".into(),
+        shared: true,
+        remove: Arc::new(|_| Box::pin(async { Ok(()) })),
     }
 }

@@ -144,24 +144,11 @@ fn start_controllers(
     let transports = move |name: &str| server.transport(UserInfo::component(name));
     let resources = resources.subscribe();
     krate_controllers::start(&krate_controllers::Context {
-<<<<<<< HEAD
-=======
-        transports: Arc::new(move |name: &str| server.transport(UserInfo::component(name))),
-        clock: clock.clone(),
-        rng: rng.clone(),
-        metrics: api.metrics().clone(),
-        supervisor: supervisor.clone(),
-        // The embedded store has one server, so nobody competes.
-        elect: false,
-        identity: format!("krate_{}", rng.uuid()),
-        resources: resources.subscribe(),
-        sign: None,
         storage: Some(krate_controllers::Storage {
             folder: settings.volumes.clone(),
             shared: settings.shared_volumes,
             remove: Arc::new(|folder| Box::pin(super::storage::remove(folder))),
         }),
->>>>>>> 0253bc2 (Persistent volumes: binder, provisioner of folders, protection, ephemeral claims, expansion; the kubelet mounts them)
         cluster: krate_controllers::Cluster {
             pod_cidrs: vec![settings.cluster_cidr.clone()],
             ca_pem: api.authority().ca_certificate().to_owned(),

@@ -10,13 +10,8 @@ use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Supervisor};
 use krate_client::{Informers, Transport};
 use krate_kubelet::paths::Paths;
-<<<<<<< HEAD
-use krate_kubelet::volumes::{NoClaims, mount};
-use krate_network::link::{edge, routes::Routes};
-=======
 use krate_kubelet::volumes::mount;
-use krate_network::link::routes::Routes;
->>>>>>> 0253bc2 (Persistent volumes: binder, provisioner of folders, protection, ephemeral claims, expansion; the kubelet mounts them)
+use krate_network::link::{edge, routes::Routes};
 use krate_network::{Cidr, Dns, Proxy, dns, proxy};
 use krate_runtime::EmbeddedRuntime;
 use krate_runtime::images::PullOptions;

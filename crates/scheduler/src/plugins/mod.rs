@@ -9,13 +9,18 @@ mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_unschedulable;
+mod node_volume_limits;
 mod pod_topology_spread;
 mod priority_sort;
 pub mod resources_fit;
 mod scheduling_gates;
 mod taint_toleration;
+mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 use crate::framework::Plugin;
+use crate::storage::Storage;
 use krate_client::Transport;
 pub use pod_topology_spread::Defaulting;
 pub use resources_fit::{Shape, Strategy};
@@ -37,6 +42,8 @@ pub struct Settings {
     pub hard_pod_affinity_weight: i64,
     /// Whether `InterPodAffinity` scores only by what the pod itself prefers.
     pub ignore_preferred_terms_of_existing_pods: bool,
+    /// Claims and volumes, kept by the scheduler.
+    pub storage: Storage,
 }
 
 impl Default for Settings {
@@ -49,6 +56,7 @@ impl Default for Settings {
             spread: Defaulting::System,
             hard_pod_affinity_weight: 1,
             ignore_preferred_terms_of_existing_pods: false,
+            storage: Storage::default(),
         }
     }
 }
@@ -66,6 +74,10 @@ pub fn all(settings: &Settings) -> Vec<(Arc<dyn Plugin>, i64)> {
         (Arc::new(node_affinity::NodeAffinity), 2),
         (Arc::new(node_ports::NodePorts), 0),
         (Arc::new(resources_fit::NodeResourcesFit::new(settings)), 1),
+        (Arc::new(volume_restrictions::VolumeRestrictions::new(settings)), 0),
+        (Arc::new(node_volume_limits::NodeVolumeLimits::new(settings)), 0),
+        (Arc::new(volume_binding::VolumeBinding::new(settings)), 0),
+        (Arc::new(volume_zone::VolumeZone::new(settings)), 0),
         (Arc::new(pod_topology_spread::PodTopologySpread::new(settings)), 2),
         (Arc::new(inter_pod_affinity::InterPodAffinity::new(settings)), 2),
         (Arc::new(default_preemption::DefaultPreemption), 0),

@@ -25,6 +25,10 @@ impl Events {
     /// The waiting pod itself changed.
     pub const ITSELF: Self = Self(1 << 9);
     pub const NAMESPACE: Self = Self(1 << 10);
+    pub const CLAIM: Self = Self(1 << 11);
+    pub const VOLUME: Self = Self(1 << 12);
+    pub const STORAGE_CLASS: Self = Self(1 << 13);
+    pub const CSI_NODE: Self = Self(1 << 14);
 
     #[must_use]
     pub const fn empty() -> Self {
@@ -42,6 +46,15 @@ impl BitOr for Events {
     fn bitor(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
+}
+
+/// The kinds of objects that volumes are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StorageKind {
+    Claim,
+    Volume,
+    Class,
+    CsiNode,
 }
 
 /// Something that happened.
@@ -64,6 +77,11 @@ pub enum Event {
         new: Arc<PodView>,
     },
     NamespaceChanged,
+    /// A claim, a volume or a class came, changed or went.
+    Storage {
+        kind: StorageKind,
+        key: String,
+    },
     /// Something may have changed that nobody told us about.
     Unknown,
 }
@@ -105,6 +123,12 @@ impl Event {
             Self::PodDeleted(_) => Events::POD_DELETE,
             Self::ItselfChanged { .. } => Events::ITSELF,
             Self::NamespaceChanged => Events::NAMESPACE,
+            Self::Storage { kind, .. } => match kind {
+                StorageKind::Claim => Events::CLAIM,
+                StorageKind::Volume => Events::VOLUME,
+                StorageKind::Class => Events::STORAGE_CLASS,
+                StorageKind::CsiNode => Events::CSI_NODE,
+            },
             Self::Unknown => Events(u32::MAX),
         }
     }
@@ -121,6 +145,10 @@ impl Event {
             Self::PodDeleted(_) => "AssignedPodDelete",
             Self::ItselfChanged { .. } => "UnscheduledPodUpdate",
             Self::NamespaceChanged => "NamespaceUpdate",
+            Self::Storage { kind: StorageKind::Claim, .. } => "PersistentVolumeClaimUpdate",
+            Self::Storage { kind: StorageKind::Volume, .. } => "PersistentVolumeUpdate",
+            Self::Storage { kind: StorageKind::Class, .. } => "StorageClassUpdate",
+            Self::Storage { kind: StorageKind::CsiNode, .. } => "CSINodeUpdate",
             Self::Unknown => "ForceActivate",
         }
     }

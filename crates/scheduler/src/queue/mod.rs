@@ -12,7 +12,7 @@
 
 mod event;
 
-pub use event::{Event, Events, Hint};
+pub use event::{Event, Events, Hint, StorageKind};
 
 use crate::framework::{Plugin, Reason};
 use crate::profile::Profile;

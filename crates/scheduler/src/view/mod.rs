@@ -10,5 +10,5 @@ pub mod resources;
 pub use affinity::{PodAffinity, PodTerm, Spread};
 pub use krate_api::placement::{Effect, NodeChoice, Taint, Term, Toleration, repelled, tolerated};
 pub use node::NodeView;
-pub use pod::{HostPort, PodView, Scheduled};
+pub use pod::{ClaimUse, HostPort, PodView, Scheduled};
 pub use resources::Resources;

@@ -30,6 +30,14 @@ impl HostPort {
     }
 }
 
+/// A claim that a pod's volume is on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimUse {
+    pub claim: String,
+    /// It is made for this pod.
+    pub ephemeral: bool,
+}
+
 /// The condition `PodScheduled` as it is in the API.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scheduled {
@@ -76,6 +84,8 @@ pub struct PodView {
     pub affinity: Option<Box<PodAffinity>>,
     /// Kind and name of the controller that selects it.
     pub controller: Option<(&'static str, Arc<str>)>,
+    /// The claims behind its volumes. What they mean to a node is not of the signature: their filters say so.
+    pub claims: Vec<ClaimUse>,
     /// Equal for pods that every node-local plugin judges alike.
     pub signature: u64,
 }
@@ -117,6 +127,7 @@ impl PodView {
             spread: Spread::all(spec, meta.labels.as_ref()),
             affinity: PodAffinity::of(spec, meta.namespace.as_deref().unwrap_or_default()).map(Box::new),
             controller: crate::tally::controller(meta.owner_references.as_deref().unwrap_or_default()),
+            claims: claims(spec, meta.name.as_deref().unwrap_or_default()),
             signature: 0,
         };
         view.signature = view.sign();
@@ -147,6 +158,15 @@ impl krate_client::View for PodView {
     fn of(object: &Shared) -> Result<Arc<Self>, DecodeError> {
         Ok(Arc::new(Self::new(&*object.typed::<Pod>()?)))
     }
+}
+
+fn claims(spec: &PodSpec, pod: &str) -> Vec<ClaimUse> {
+    let volumes = spec.volumes.iter().flatten();
+    let used = |volume| {
+        let claim = krate_api::volumes::claim_name(pod, volume)?;
+        Some(ClaimUse { claim, ephemeral: volume.persistent_volume_claim.is_none() })
+    };
+    volumes.filter_map(used).collect()
 }
 
 fn all_containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
