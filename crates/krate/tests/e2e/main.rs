@@ -14,4 +14,5 @@ mod config;
 mod egress;
 mod node_loss;
 mod pods;
+mod storage;
 mod tools;
