@@ -7,8 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use krate_base::Clock;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
@@ -16,11 +16,15 @@ use sha2::{Digest as _, Sha256};
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Validity of the authority, in years.
 const CA_YEARS: i64 = 10;
 /// Validity of every certificate that it signs, in years.
 const LEAF_YEARS: i64 = 1;
+/// Seconds by which a certificate that was asked for begins early: clocks of other machines may be behind.
+const BACKDATED: i64 = 300;
+const DAY: u64 = 86_400;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -116,6 +120,30 @@ impl Authority {
         self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// The certificate of somebody's request (PEM) for these usages, as CertificateSigningRequests name them. It
+    /// lives as long as is asked for, but no longer than other certificates of this authority. Whether the
+    /// requester may have the subject and names is not decided here.
+    pub fn sign_request(
+        &self,
+        request: &[u8],
+        usages: &[String],
+        lifetime: Option<Duration>,
+    ) -> Result<String, Error> {
+        let text = std::str::from_utf8(request).map_err(|e| Error::Key(e.to_string()))?;
+        let mut request = CertificateSigningRequestParams::from_pem(text)?;
+        let issuer = Issuer::from_ca_cert_pem(&self.0.ca.certificate, KeyPair::from_pem(&self.0.ca.key)?)?;
+        let params = &mut request.params;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = usages.iter().filter_map(|u| key_usage(u)).collect();
+        params.extended_key_usages = usages.iter().filter_map(|u| extended_usage(u)).collect();
+        params.use_authority_key_identifier_extension = true;
+        let most = Duration::from_secs(LEAF_YEARS.unsigned_abs() * 365 * DAY);
+        let now = self.0.clock.now();
+        let life = lifetime.map_or(most, |asked| asked.min(most));
+        valid_between(params, now, -BACKDATED, i64::try_from(life.as_secs()).unwrap_or(i64::MAX));
+        Ok(request.signed_by(&issuer)?.pem())
+    }
+
     fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Result<Pair, Error> {
         let issuer = Issuer::from_ca_cert_pem(&self.0.ca.certificate, KeyPair::from_pem(&self.0.ca.key)?)?;
         let key = KeyPair::generate()?;
@@ -144,6 +172,40 @@ impl Authority {
     }
 }
 
+/// A request (PEM) for a certificate with this subject and these names, and the key (PEM) that was made for it.
+pub fn request(user: &str, groups: &[&str], names: &[String]) -> Result<(String, String), Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(names.to_vec())?;
+    params.distinguished_name = named(user, groups);
+    Ok((params.serialize_request(&key)?.pem()?, key.serialize_pem()))
+}
+
+/// Fills a buffer with bytes that nobody can guess.
+pub fn random(buffer: &mut [u8]) -> Result<(), Error> {
+    use ring::rand::SecureRandom as _;
+    SystemRandom::new().fill(buffer).map_err(|_| Error::Key("no randomness".to_owned()))
+}
+
+fn key_usage(usage: &str) -> Option<KeyUsagePurpose> {
+    Some(match usage {
+        "signing" | "digital signature" => KeyUsagePurpose::DigitalSignature,
+        "content commitment" => KeyUsagePurpose::ContentCommitment,
+        "key encipherment" => KeyUsagePurpose::KeyEncipherment,
+        "key agreement" => KeyUsagePurpose::KeyAgreement,
+        "data encipherment" => KeyUsagePurpose::DataEncipherment,
+        _ => return None,
+    })
+}
+
+fn extended_usage(usage: &str) -> Option<ExtendedKeyUsagePurpose> {
+    Some(match usage {
+        "client auth" => ExtendedKeyUsagePurpose::ClientAuth,
+        "server auth" => ExtendedKeyUsagePurpose::ServerAuth,
+        "code signing" => ExtendedKeyUsagePurpose::CodeSigning,
+        _ => return None,
+    })
+}
+
 fn named(common_name: &str, organizations: &[&str]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     for organization in organizations {
@@ -151,6 +213,22 @@ fn named(common_name: &str, organizations: &[&str]) -> DistinguishedName {
     }
     name.push(DnType::CommonName, common_name);
     name
+}
+
+/// Sets the time from `from` seconds to `to` seconds of now. The library's type of time has no name here.
+fn valid_between(params: &mut CertificateParams, now: jiff::Timestamp, from: i64, to: i64) {
+    let second = |seconds: i64| {
+        let at = now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(jiff::Timestamp::MAX);
+        let at = at.to_zoned(jiff::tz::TimeZone::UTC);
+        let midnight =
+            rcgen::date_time_ymd(i32::from(at.year()), at.month().unsigned_abs(), at.day().unsigned_abs());
+        let time = at.time();
+        let into_day =
+            i64::from(time.hour()) * 3600 + i64::from(time.minute()) * 60 + i64::from(time.second());
+        midnight + Duration::from_secs(into_day.unsigned_abs())
+    };
+    params.not_before = second(from);
+    params.not_after = second(to);
 }
 
 /// From yesterday (clocks of other machines may be behind) for so many years.
@@ -186,6 +264,30 @@ fn write_private(path: &Path, text: &str) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+    #[test]
+    fn a_request_is_signed_for_what_and_for_as_long_as_it_asks() {
+        let clock = Clock::system();
+        let authority = Authority::generate(&clock).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named("system:node:a", &["system:nodes"]);
+        let request = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let usages = ["digital signature".to_owned(), "client auth".to_owned()];
+        let sign = |lifetime| authority.sign_request(request.as_bytes(), &usages, lifetime).unwrap();
+        let years = |pem: &str| {
+            let block = pem::parse(pem).unwrap();
+            let (_, certificate) = X509Certificate::from_der(block.contents()).unwrap();
+            assert_eq!(certificate.subject().to_string(), "O=system:nodes, CN=system:node:a");
+            assert!(!certificate.is_ca());
+            let usage = certificate.extended_key_usage().unwrap().unwrap().value;
+            assert!(usage.client_auth && !usage.server_auth);
+            certificate.validity().not_after.timestamp() - clock.now().as_second()
+        };
+        assert!((595..=600).contains(&years(&sign(Some(Duration::from_secs(600))))));
+        assert!(years(&sign(Some(Duration::from_secs(DAY * 4000)))) <= 366 * 86_400);
+        assert!(authority.sign_request(b"no request", &usages, None).is_err());
+    }
 
     #[test]
     fn keys_stay_the_same_in_a_folder() {

@@ -190,6 +190,13 @@ impl ApiServer {
         http::serve(self.0.clone(), listener, tls, shutdown).await;
     }
 
+    /// The token of a Secret of type `kubernetes.io/service-account-token`: it holds while the Secret and the
+    /// service account are there. Each is told by name and uid.
+    #[must_use]
+    pub fn sign_secret_token(&self, namespace: &str, account: (&str, &str), secret: (&str, &str)) -> String {
+        crate::sub::token::of_secret(&self.0, namespace, account, secret)
+    }
+
     /// The keys of the cluster.
     #[must_use]
     pub fn authority(&self) -> &Authority {

@@ -1,5 +1,6 @@
 //! What controllers are given to work with.
 
+use crate::certificates::Certify;
 use futures::future::BoxFuture;
 use krate_api::{Catalogue, Kind};
 use krate_base::metrics::Metrics;
@@ -37,10 +38,12 @@ pub struct Context {
     pub sign: Option<SignToken>,
     /// Where the cluster's own volumes are. Without it, no volume is made.
     pub storage: Option<crate::Storage>,
+    /// Makes the certificates of approved requests. Without it they are left to others.
+    pub certify: Option<Certify>,
 }
 
 impl Context {
-    /// The context of the only controllers of a cluster: they need not be elected, sign no tokens, and keep the
+    /// The context of the only controllers of a cluster: they need not be elected, sign nothing, and keep the
     /// usual times. Change what is different.
     #[must_use]
     pub fn new(
@@ -63,6 +66,7 @@ impl Context {
             resources,
             sign: None,
             storage: None,
+            certify: None,
         }
     }
 }
@@ -80,6 +84,7 @@ pub struct SecretToken {
     pub account: String,
     pub account_uid: String,
     pub secret: String,
+    pub secret_uid: String,
 }
 
 /// Facts of the cluster that controllers need.
@@ -128,6 +133,7 @@ pub struct Env {
     pub resources: Resources,
     pub sign: Option<SignToken>,
     pub storage: Option<crate::Storage>,
+    pub certify: Option<Certify>,
     recorders: Arc<parking_lot::Mutex<HashMap<String, Recorder>>>,
 }
 
@@ -151,6 +157,7 @@ impl Env {
             resources: context.resources.clone(),
             sign: context.sign.clone(),
             storage: context.storage.clone(),
+            certify: context.certify.clone(),
             recorders: Arc::default(),
         }
     }

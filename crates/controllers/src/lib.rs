@@ -6,6 +6,7 @@
 //! so: what a controller writes wakes it again, and must then lead to no further write.
 
 mod accounts;
+mod certificates;
 mod claim;
 mod cron_job;
 mod daemon_set;
@@ -42,6 +43,7 @@ mod volume;
 #[cfg(test)]
 mod world;
 
+pub use certificates::{Certify, Order};
 pub use env::{Cluster, Context, Env, MANAGER, Resources, SecretToken, SignToken};
 pub use volume::provisioner::{RemoveFolder, Storage};
 
@@ -58,6 +60,9 @@ type Start = fn(&Env);
 
 /// Every controller by its name in upstream's `--controllers`.
 const CONTROLLERS: &[(&str, Start)] = &[
+    ("certificatesigningrequest-approving-controller", certificates::approve::start),
+    ("certificatesigningrequest-signing-controller", certificates::sign::start),
+    ("certificatesigningrequest-cleaner-controller", certificates::clean::start),
     ("replicaset-controller", replicas::start_replica_sets),
     ("deployment-controller", deployment::start),
     ("endpointslice-controller", endpoints::slices::start),

@@ -46,6 +46,7 @@ impl World {
             resources: tokio::sync::watch::channel(Arc::new(krate_api::Catalogue::builtin())).1,
             storage: Some(crate::volume::provisioner::testing::storage()),
             sign: Some(Arc::new(|token| format!("token of {}/{}", token.namespace, token.account))),
+            certify: None,
         };
         let env = Env::new(&context, context.supervisor.clone());
         for start in controllers {

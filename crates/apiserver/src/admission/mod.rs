@@ -4,6 +4,7 @@
 //! [`Chain::admit`] and [`Chain::validate`] and know no plugin; a plugin reads what it needs from the store
 //! and never writes.
 
+mod certificates;
 mod escalation;
 mod limit_ranger;
 mod namespace;
@@ -108,6 +109,7 @@ impl Chain {
             Box::new(storage::InUseProtection),
             Box::new(storage::ClaimResize),
             Box::new(storage::DefaultIngressClass),
+            Box::new(certificates::Certificates),
             Box::new(escalation::NoEscalation),
         ];
         Self(plugins, Some(resource_quota::Quotas::default()))

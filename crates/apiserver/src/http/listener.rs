@@ -43,12 +43,14 @@ pub(crate) fn tls_config(
     let bad = |e: rustls_pki_types::pem::Error| StartError::Keys(crate::pki::Error::Key(e.to_string()));
     let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(bad)?;
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(bad)?;
+    // The authority goes along for clients that know it only by its digest.
+    let ca = CertificateDer::from_pem_slice(authority.ca_certificate().as_bytes()).map_err(bad)?;
     let asks = crate::authn::certificate::Certificates::new(authority)?.handshake();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(asks)
-        .with_single_cert(vec![certificate], key)?;
+        .with_single_cert(vec![certificate, ca], key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -22,11 +22,8 @@ use parking_lot::Mutex;
 use plan::{Fate, OwnerState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 const ACCOUNT: &str = "generic-garbage-collector";
-/// After this time an object is looked at again whose owner was found in the API and not yet by any event.
-const UNSEEN: Duration = Duration::from_secs(10);
 const WORKERS: usize = 20;
 
 impl View for Node {
@@ -202,12 +199,7 @@ impl Collector {
             }
             Fate::Delete(policy) => delete(&api, &live, policy).await?,
         }
-        // An owner that only the API knows may go before any event tells us that it was there.
-        let graph = self.graph.lock();
-        let unseen = |(owner, state): &(OwnerReference, OwnerState)| {
-            *state != OwnerState::Gone && *state != OwnerState::Unknown && graph.get(&owner.uid).is_none()
-        };
-        Ok(if owners.iter().any(unseen) { Outcome::After(UNSEEN) } else { Outcome::Done })
+        Ok(Outcome::Done)
     }
 
     /// Every owner is known, and none waits for its dependents: nothing to ask.

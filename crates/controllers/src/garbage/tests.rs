@@ -93,25 +93,3 @@ async fn one_living_owner_is_enough() {
     delete::<ReplicaSet>(&w, "second", "Background").await;
     assert!(w.names::<Pod>().is_empty());
 }
-
-#[tokio::test(start_paused = true)]
-async fn an_owner_that_came_and_went_unseen_leaves_nothing_behind() {
-    let w = World::new(&[start]);
-    w.settle().await;
-    // No event of sets arrives; they can still be asked for.
-    w.fake.fail(|request| {
-        let blind = request.plural == "replicasets" && request.name.is_empty();
-        blind.then(|| krate_api::Status::failure(krate_api::Reason::ServiceUnavailable, "away"))
-    });
-    w.fake.break_watches();
-    w.settle().await;
-    let set: ReplicaSet = owned::<_, Pod>(&w, "web", None);
-    let _: Pod = owned(&w, "web-1", Some(&set));
-    w.pass(60).await;
-    assert_eq!(w.names::<Pod>(), ["web-1"], "its owner lives");
-    w.fake.remove::<ReplicaSet>("default", "web");
-    w.fake.compact();
-    w.fake.heal();
-    w.pass(120).await;
-    assert!(w.names::<Pod>().is_empty());
-}

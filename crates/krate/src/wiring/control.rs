@@ -143,6 +143,7 @@ fn start_controllers(
     let server = api.clone();
     let transports = move |name: &str| server.transport(UserInfo::component(name));
     let resources = resources.subscribe();
+    let (signer, authority) = (api.clone(), api.authority().clone());
     krate_controllers::start(&krate_controllers::Context {
         storage: Some(krate_controllers::Storage {
             folder: settings.volumes.clone(),
@@ -154,6 +155,14 @@ fn start_controllers(
             ca_pem: api.authority().ca_certificate().to_owned(),
             ..krate_controllers::Cluster::default()
         },
+        sign: Some(Arc::new(move |token| {
+            let (account, secret) =
+                ((&*token.account, &*token.account_uid), (&*token.secret, &*token.secret_uid));
+            signer.sign_secret_token(&token.namespace, account, secret)
+        })),
+        certify: Some(Arc::new(move |order| {
+            authority.sign_request(order.request, order.usages, order.lifetime).map_err(|e| e.to_string())
+        })),
         ..krate_controllers::Context::new(transports, clock, rng, api.metrics(), resources, supervisor)
     });
 }
