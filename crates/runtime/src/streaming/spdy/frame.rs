@@ -60,7 +60,7 @@ impl Decoder {
     }
 
     /// The next whole frame, if there is one.
-    pub fn next(&mut self) -> Result<Option<Frame>, Malformed> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, Malformed> {
         if self.0.len() < HEADER {
             return Ok(None);
         }
@@ -155,9 +155,9 @@ mod tests {
         let bytes = data(7, b"hello", true);
         let mut decoder = Decoder::default();
         decoder.buffer().extend_from_slice(&bytes[..6]);
-        assert_eq!(decoder.next().unwrap(), None);
+        assert_eq!(decoder.next_frame().unwrap(), None);
         decoder.buffer().extend_from_slice(&bytes[6..]);
-        let frame = decoder.next().unwrap();
+        let frame = decoder.next_frame().unwrap();
         assert_eq!(frame, Some(Frame::Data { stream: 7, bytes: Bytes::from_static(b"hello"), end: true }));
     }
 
@@ -166,7 +166,7 @@ mod tests {
         fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut decoder = Decoder::default();
             decoder.buffer().extend_from_slice(&bytes);
-            while let Ok(Some(_)) = decoder.next() {}
+            while let Ok(Some(_)) = decoder.next_frame() {}
         }
     }
 }

@@ -132,7 +132,7 @@ impl Reader {
         let mut decoder = Decoder::default();
         let mut headers = Decompressor::new();
         loop {
-            match decoder.next() {
+            match decoder.next_frame() {
                 Ok(Some(frame)) => {
                     if !self.take(frame, &mut headers).await {
                         return;

@@ -25,9 +25,9 @@ async fn a_stream_carries_bytes_both_ways_and_ends() {
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes).await.unwrap();
     decoder.buffer().extend_from_slice(&bytes);
-    assert!(matches!(decoder.next().unwrap(), Some(Frame::Headers { .. })), "the reply");
+    assert!(matches!(decoder.next_frame().unwrap(), Some(Frame::Headers { .. })), "the reply");
     let data = Frame::Data { stream: 1, bytes: Bytes::from_static(b"pong"), end: false };
-    assert_eq!(decoder.next().unwrap(), Some(data));
-    assert!(matches!(decoder.next().unwrap(), Some(Frame::Data { end: true, .. })));
-    assert_eq!(decoder.next().unwrap(), Some(Frame::GoAway));
+    assert_eq!(decoder.next_frame().unwrap(), Some(data));
+    assert!(matches!(decoder.next_frame().unwrap(), Some(Frame::Data { end: true, .. })));
+    assert_eq!(decoder.next_frame().unwrap(), Some(Frame::GoAway));
 }
