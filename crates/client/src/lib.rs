@@ -11,6 +11,7 @@ pub mod election;
 pub mod expectations;
 pub mod informer;
 pub mod kubeconfig;
+pub mod pinned;
 pub mod queue;
 pub mod recorder;
 pub mod remote;

@@ -187,6 +187,9 @@ pub struct Server {
     pub node: NodeArgs,
 }
 
+/// A list that is one argument.
+type Thresholds = Vec<krate_kubelet::eviction::threshold::Threshold>;
+
 /// What a node needs to know, in `server` as in `agent`.
 #[derive(ClapArgs, Debug, Clone)]
 pub struct NodeArgs {
@@ -211,6 +214,9 @@ pub struct NodeArgs {
     /// Folder whose pod manifests this node runs by itself
     #[arg(long, value_name = "DIR")]
     pub static_pods: Option<PathBuf>,
+    /// Below what a node evicts pods, as memory.available<100Mi,nodefs.available<10% [default: Kubernetes' own]
+    #[arg(long, value_name = "SIGNAL<AMOUNT,...", value_parser = krate_kubelet::eviction::threshold::parse)]
+    pub eviction_hard: Option<Thresholds>,
     /// Path of the node's control group below the root of each hierarchy
     #[arg(long, value_name = "PATH", default_value = "krate/node")]
     pub cgroup: String,
@@ -230,9 +236,18 @@ pub struct Agent {
     /// Folder of the node's state
     #[arg(long, value_name = "DIR", default_value = "/var/lib/krate/agent")]
     pub data_dir: PathBuf,
-    /// A kubeconfig with the node's identity
-    #[arg(long, value_name = "PATH")]
-    pub kubeconfig: PathBuf,
+    /// The server to join; its log says what to give here and in the next two
+    #[arg(long, value_name = "URL", requires_all = ["token", "ca_cert_hash"])]
+    pub server: Option<String>,
+    /// The token that the server gave out, to join with the first time
+    #[arg(long, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// Digest of the key of the server's authority, as sha256:HEX
+    #[arg(long, value_name = "HASH")]
+    pub ca_cert_hash: Option<String>,
+    /// A kubeconfig with the node's identity [default: the one in the data folder]
+    #[arg(long, value_name = "PATH", conflicts_with = "server")]
+    pub kubeconfig: Option<PathBuf>,
     /// A kubeconfig with the identity of the node's service proxy and DNS [default: network.kubeconfig beside
     /// the other]
     #[arg(long, value_name = "PATH")]

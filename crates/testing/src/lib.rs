@@ -12,14 +12,6 @@
 //! cluster.stop().await;
 //! # });
 //! ```
-//!
-//! [`ControlPlane::builder`] says what it consists of. In a paused runtime (`#[tokio::test(start_paused = true)]`)
-//! and with [`Builder::virtual_time`] an hour passes in no time: whenever nobody has anything to do, the clock goes on
-//! to the next timer. Nodes are added with [`ControlPlane::hollow_node`]; what their pods do is told to
-//! [`ControlPlane::stage`]; [`ControlPlane::faults`] spoils requests; [`ControlPlane::kill`] and
-//! [`ControlPlane::revive`] take components away and give them back. An operator under test takes its transport from
-//! [`ControlPlane::component`], so that faults reach it too. [`ControlPlane::until`] waits for a state,
-//! [`ControlPlane::always`] holds a fact against every state on the way.
 
 mod builder;
 pub mod faults;

@@ -5,7 +5,7 @@ use crate::cli::Agent;
 use crate::cluster::{health, process};
 use crate::host;
 use crate::ui::{Explain, Failure, Outcome};
-use crate::wiring::{identity, node};
+use crate::wiring::{identity, join, node};
 use krate_base::{Shutdown, Supervisor};
 use krate_client::kubeconfig::remote_config;
 use krate_client::remote::Remote;
@@ -23,17 +23,23 @@ pub fn run(args: Agent) -> Outcome<()> {
 async fn serve(args: Agent) -> Outcome<()> {
     let supervisor = Supervisor::new(Shutdown::new());
     health::keep(&supervisor, &args.data_dir);
-    let network = args.network_kubeconfig.clone();
-    let network = network.unwrap_or_else(|| args.kubeconfig.with_file_name(identity::NETWORK_KUBECONFIG));
     let address = args
         .node
         .node_ip
         .ok_or_else(|| Failure::new("the node's address is not known", "Give it with --node-ip ADDRESS."))?;
+    let name = node::name(&args.node)?;
+    if let (Some(server), Some(token), Some(ca_cert_hash)) = (&args.server, &args.token, &args.ca_cert_hash) {
+        let invitation = join::Invitation { server, token, ca_cert_hash };
+        join::join(&invitation, &args.data_dir, &name, address).await?;
+    }
+    let kubeconfig = args.kubeconfig.clone().unwrap_or_else(|| args.data_dir.join(identity::KUBECONFIG));
+    let network = args.network_kubeconfig.clone();
+    let network = network.unwrap_or_else(|| kubeconfig.with_file_name(identity::NETWORK_KUBECONFIG));
     let settings = node::Settings {
-        transport: remote(&args.kubeconfig)?,
+        transport: remote(&kubeconfig)?,
         proxy_transport: remote(&network)?,
         data_dir: args.data_dir.clone(),
-        name: node::name(&args.node)?,
+        name,
         address,
         cluster_cidr: args.cluster_cidr.clone(),
         service_cidr: args.service_cidr.clone(),
@@ -49,7 +55,7 @@ async fn serve(args: Agent) -> Outcome<()> {
 
 /// The API with the identity of a kubeconfig.
 fn remote(path: &Path) -> Outcome<Arc<Remote>> {
-    let next = "Give kubeconfigs of this node with --kubeconfig PATH and --network-kubeconfig PATH.";
+    let next = "Join with --server, --token and --ca-cert-hash, which the log of the server tells.";
     let text = std::fs::read_to_string(path).explain(&format!("cannot read {}", path.display()), next)?;
     let mut config = remote_config(&text, None).explain("the kubeconfig cannot be used", next)?;
     config.user_agent = "krate-agent".to_owned();

@@ -3,7 +3,7 @@
 use crate::cli::Server;
 use crate::cluster::{health, process};
 use crate::ui::{Explain, Outcome};
-use crate::wiring::{control, identity, node};
+use crate::wiring::{control, identity, join, node};
 use crate::{cli, host};
 use krate_apiserver::UserInfo;
 use krate_base::{Shutdown, Supervisor};
@@ -81,6 +81,13 @@ async fn serve(args: Server, listeners: Vec<TcpListener>) -> Outcome<()> {
             args: args.node.clone(),
         };
         node::start(settings, &supervisor).await?;
+    }
+    // The nodes of `up` are given their identities; others join with a token.
+    if args.node.enter.is_none() {
+        let server = format!("https://{}", SocketAddr::new(advertise, inside.port()));
+        let admin = control.api.transport(UserInfo::apiserver());
+        let command = join::invite(admin, control.api.authority(), &args.data_dir, &server).await?;
+        tracing::info!("further nodes join with: {command}");
     }
     if args.node.notify {
         process::notify_ready();

@@ -235,6 +235,9 @@ fn start_all(cluster: &Cluster, spec: &Spec) -> Outcome<()> {
             cluster.node_cgroup(node),
             text("--egress"),
             egress.clone(),
+            // The disk is the machine's, and it does not fill because of this cluster alone.
+            text("--eviction-hard"),
+            text("memory.available<100Mi"),
             text("--enter"),
             holder.to_string(),
             text("--notify"),

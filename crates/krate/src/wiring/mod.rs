@@ -5,6 +5,7 @@ pub mod control;
 pub mod encryption;
 pub mod identity;
 pub mod images;
+pub mod join;
 pub mod node;
 pub mod pod_network;
 pub mod storage;

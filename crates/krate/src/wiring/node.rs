@@ -90,6 +90,15 @@ fn range(text: &str) -> Outcome<Cidr> {
     text.parse().explain(&format!("{text:?} is not an address range"), "Write it as 10.96.0.0/16.")
 }
 
+/// Below what pods are evicted.
+fn eviction(args: &NodeArgs) -> krate_kubelet::eviction::Config {
+    let mut config = krate_kubelet::eviction::Config::default();
+    if let Some(thresholds) = &args.eviction_hard {
+        config.thresholds.clone_from(thresholds);
+    }
+    config
+}
+
 /// The prefix of a range of one address.
 fn host_prefix(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
@@ -208,7 +217,7 @@ impl Parts {
             max_pods: MAX_PODS,
             capacity: Default::default(),
             reserved: Default::default(),
-            eviction: Default::default(),
+            eviction: eviction(&settings.args),
             // A folder of images that was given to the node is shared: others use what is in it.
             image_garbage: settings.args.image_dir.is_none().then(Default::default),
             log_limits: Default::default(),

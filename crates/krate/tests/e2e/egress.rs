@@ -2,34 +2,9 @@
 //! whole cluster is started; nothing leaves it.
 
 use crate::cluster::Cluster;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use crate::world::{self, OUTSIDE};
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
-use std::path::Path;
-
-/// An address of the range that is for documentation.
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-
-/// Gives this thread, and what it starts, a world of its own: a network that ends at its loopback, on which
-/// there is [`OUTSIDE`] too, with a web server and a name server.
-fn enter_world(folder: &Path) {
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
-    let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
-    let resolv_conf = folder.join("resolv.conf");
-    std::fs::write(&resolv_conf, format!("nameserver {OUTSIDE}\n")).unwrap();
-    let target = std::fs::canonicalize("/etc/resolv.conf").unwrap();
-    mount(Some(&resolv_conf), &target, none, MsFlags::MS_BIND, none).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection().unwrap();
-        tokio::spawn(connection);
-        let up = rtnetlink::LinkUnspec::new_with_index(1).up().build();
-        handle.link().set(up).execute().await.unwrap();
-        handle.address().add(1, IpAddr::V4(OUTSIDE), 32).execute().await.unwrap();
-    });
-}
+use std::net::{TcpListener, UdpSocket};
 
 /// Answers every connection with a page that says from where it came.
 fn serve_pages(listener: TcpListener) {
@@ -62,7 +37,10 @@ fn serve_names(socket: &UdpSocket) {
 #[test]
 fn pods_reach_what_is_outside_with_nat_and_only_then() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    enter_world(folder.path());
+    world::enter();
+    let resolv_conf = folder.path().join("resolv.conf");
+    std::fs::write(&resolv_conf, format!("nameserver {OUTSIDE}\n")).unwrap();
+    world::bind(&resolv_conf, "/etc/resolv.conf");
     let pages = TcpListener::bind((OUTSIDE, 80)).unwrap();
     let names = UdpSocket::bind((OUTSIDE, 53)).unwrap();
     std::thread::spawn(move || serve_pages(pages));
