@@ -11,6 +11,7 @@ mod bad_input;
 mod cluster;
 mod command_line;
 mod config;
+mod daemons_and_sets;
 mod egress;
 mod join;
 mod node_loss;
