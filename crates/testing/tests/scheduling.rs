@@ -350,7 +350,7 @@ async fn a_gated_pod_is_not_tried_before_its_gates_are_lifted() {
     let one = lift(json!([{"name": "example.com/b"}]));
     pods.patch("default", "gated", PatchKind::Merge, one).await.unwrap();
     cluster.pass(60).await;
-    assert!(node_of(&*pods.get("default", "gated").await.unwrap()).is_none());
+    assert!(node_of(&pods.get("default", "gated").await.unwrap()).is_none());
     pods.patch("default", "gated", PatchKind::Merge, lift(json!(null))).await.unwrap();
     assert_eq!(placed(&cluster, "gated").await, "node-1");
     assert!(!events(&cluster).await.iter().any(|event| event.contains("FailedScheduling")));

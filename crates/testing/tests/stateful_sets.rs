@@ -194,7 +194,7 @@ async fn an_update_goes_from_the_last_to_the_first_and_back() {
         .await;
     set_image(&cluster, "db:2").await;
     cluster.until("default", "db-2", |p: Option<&Pod>| p.is_some_and(|p| image(p) == "db:2")).await;
-    assert_eq!(image(&*cluster.of::<Pod>().get("default", "db-1").await.unwrap()), "db:1");
+    assert_eq!(image(&cluster.of::<Pod>().get("default", "db-1").await.unwrap()), "db:1");
     runs(&cluster, &all(&THREE, "db:2")).await;
     let revisions = cluster.informers.of::<ControllerRevision>();
     revisions.synced().await;
@@ -246,7 +246,7 @@ async fn a_stuck_rollout_waits_for_the_broken_pod_to_be_deleted() {
     cluster.until("default", "db-2", |p: Option<&Pod>| p.is_some_and(|p| image(p) == "db:bad")).await;
     set_image(&cluster, "db:1").await;
     cluster.pass(600).await;
-    assert_eq!(image(&*cluster.of::<Pod>().get("default", "db-2").await.unwrap()), "db:bad");
+    assert_eq!(image(&cluster.of::<Pod>().get("default", "db-2").await.unwrap()), "db:bad");
     cluster.of::<Pod>().delete("default", "db-2", Default::default()).await.unwrap();
     cluster.pass(10).await;
     runs(&cluster, &all(&THREE, "db:1")).await;
