@@ -16,6 +16,7 @@ mod egress;
 mod join;
 mod node_loss;
 mod pods;
+mod services;
 mod storage;
 mod tools;
 mod world;
