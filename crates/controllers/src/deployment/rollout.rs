@@ -57,7 +57,9 @@ pub fn shrink_old(deployment: &Deployment, sets: &Sets) -> Vec<Scale> {
         *number -= take;
         gone += take;
     }
-    let mut spare = (sets.available() - min_available).max(0);
+    // A set that was scaled a moment ago may still report the pods that it has to give up: those are spent.
+    let sure: i32 = sets.iter().map(|s| s.available().min(s.replicas())).sum();
+    let mut spare = (sure - min_available).max(0);
     for number in &mut numbers {
         let take = spare.min(*number);
         *number -= take;
@@ -238,6 +240,14 @@ mod tests {
         let s = sets(Some(set("n", 5, 5, 10, 13)), vec![set("a", 4, 0, 10, 13), set("b", 4, 4, 10, 13)]);
         // Four idle ones, and one of the nine available.
         assert_eq!(shrink_old(&d, &s), [("a".to_owned(), 0), ("b".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn pods_that_a_set_has_to_give_up_are_not_given_twice() {
+        let d = limited(6, 2, 1);
+        // The old set was told to go from five to three and has not done it yet.
+        let s = sets(Some(set("n", 5, 3, 6, 8)), vec![set("a", 3, 5, 6, 8)]);
+        assert_eq!(shrink_old(&d, &s), [("a".to_owned(), 2)]);
     }
 
     #[test]
