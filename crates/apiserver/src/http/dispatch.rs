@@ -56,7 +56,7 @@ pub(crate) async fn handle(
         Err(status) => (Form::plain(), Some(status)),
     };
     let answered = match refusal {
-        Some(status) if info.is_resource => Err(status),
+        Some(status) if info.is_resource && !proxy::is_stream(&info) => Err(status),
         _ => answer(server, &peer, request, info, query, form).await,
     };
     let plain = Form { shape: Shape::Whole, ..form };
@@ -154,6 +154,7 @@ fn describe(info: &Info, query: &Query) -> Result<krate_client::Request, Status>
         "patch" => Verb::Patch(PatchKind::Merge),
         "delete" => Verb::Delete,
         "deletecollection" => Verb::DeleteCollection,
+        "" if proxy::takes_any_method(info) => Verb::Get,
         _ => return Err(Status::method_not_allowed()),
     };
     let collection = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");

@@ -1,18 +1,21 @@
 //! Hands a request on and its answer back; joins the two connections when both have been upgraded.
 
+use super::links::{self, Links};
 use super::target::{Target, Transport};
 use crate::call::Call;
 use crate::http::Stream;
 use crate::http::respond::{Body, BoxError};
+use crate::path::Info;
 use crate::server::Inner;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
+use http::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, LOCATION, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use krate_api::Status;
 use krate_api::status::Reason;
 use rustls_pki_types::ServerName;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_rustls::TlsConnector;
@@ -26,39 +29,49 @@ const TOLD: usize = 2_048;
 const HOP: [HeaderName; 4] =
     [CONNECTION, TRANSFER_ENCODING, HeaderName::from_static("keep-alive"), HeaderName::from_static("te")];
 
+/// The answer to a page asked for without the slash at its end: relative links would go astray.
+pub(super) fn redirect(call: &Call, info: &Info, request: &Request<Incoming>) -> Option<Response<Body>> {
+    let bare = call.subresource == "proxy" && info.rest.is_empty() && !info.path.ends_with('/');
+    let page = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !bare || !page || request.headers().contains_key(UPGRADE) {
+        return None;
+    }
+    let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
+    let location = HeaderValue::from_str(&format!("{}/{query}", request.uri().path())).ok()?;
+    let mut response = Response::new(crate::http::respond::full(bytes::Bytes::new()));
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(LOCATION, location);
+    Some(response)
+}
+
 pub(super) async fn forward(
     server: &Inner,
     call: &Call,
+    info: &Info,
     target: Target,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
-    let unreachable = |error: String| {
-        let text = format!(
-            "Get \"https://{}{}\": {error}",
-            target.address,
-            target.path_and_query.split('?').next().unwrap_or("")
-        );
-        let mut status = Status::failure(Reason::InternalError, text);
-        status.0.reason = None;
-        status
-    };
+    let upgrades = request.headers().contains_key(UPGRADE);
+    let failed = |error: io::Error| unreachable(call, &target, upgrades, &error.to_string());
     let stream = match tokio::time::timeout(DIAL, connect(server, &target)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(unreachable(error.to_string())),
-        Err(_) => return Err(unreachable(format!("dial tcp {}: i/o timeout", target.address))),
+        Ok(connected) => connected.map_err(failed)?,
+        Err(_) => return Err(failed(io::Error::other(format!("dial tcp {}: i/o timeout", target.address)))),
     };
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| unreachable(e.to_string()))?;
+    let failed = |error: hyper::Error| unreachable(call, &target, upgrades, &in_words(&error));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a proxied connection ended");
         }
     });
-    let upgrades = request.headers().contains_key(UPGRADE);
     let client = upgrades.then(|| hyper::upgrade::on(&mut request));
-    let onward = rewrite(request, &target, upgrades)?;
-    let response = sender.send_request(onward).await.map_err(|e| unreachable(e.to_string()))?;
+    let links = (call.subresource == "proxy").then(|| links(info, &target, &request));
+    let mut onward = rewrite(request, &target, upgrades)?;
+    if let Some(links) = &links {
+        introduce(&mut onward, &target, links);
+    }
+    let response = sender.send_request(onward).await.map_err(failed)?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && let Some(client) = client
     {
@@ -67,11 +80,61 @@ pub(super) async fn forward(
     if target.is_kubelet && call.subresource != "proxy" && !response.status().is_success() {
         return Err(told(call, response).await);
     }
-    Ok(pass(response, call))
+    let passed = pass(response, call);
+    Ok(match links {
+        Some(links) => links::apply(passed, links),
+        None => passed,
+    })
+}
+
+/// What the backend's links to itself are brought below.
+fn links(info: &Info, target: &Target, request: &Request<Incoming>) -> Links {
+    let place = match info.namespace.as_str() {
+        "" => String::new(),
+        namespace => format!("namespaces/{namespace}/"),
+    };
+    let prefix = format!("/api/{}/{place}{}/{}/proxy", info.version, info.resource, info.name);
+    let hosts = [Some(target.address.to_string()), asked_host(request)];
+    Links { prefix, hosts: hosts.into_iter().flatten().collect() }
+}
+
+/// The host that the client asked.
+fn asked_host(request: &Request<Incoming>) -> Option<String> {
+    let header = || request.headers().get(HOST)?.to_str().ok().map(str::to_owned);
+    request.uri().authority().map(ToString::to_string).or_else(header)
+}
+
+/// Tells the backend by which path it was asked for.
+fn introduce(onward: &mut Request<Incoming>, target: &Target, links: &Links) {
+    let path = target.path_and_query.split('?').next().unwrap_or("");
+    if let Ok(uri) = HeaderValue::from_str(&format!("{}{path}", links.prefix)) {
+        onward.headers_mut().insert("x-forwarded-uri", uri);
+    }
+}
+
+/// That the backend cannot be reached, in the words of each way to ask it.
+fn unreachable(call: &Call, target: &Target, upgrades: bool, error: &str) -> Status {
+    if call.subresource == "proxy" && !upgrades {
+        let text = format!("error trying to reach service: {error}");
+        return Status::failure(Reason::ServiceUnavailable, text);
+    }
+    let path = target.path_and_query.split('?').next().unwrap_or("");
+    let text = match upgrades {
+        true => format!("error dialing backend: {error}"),
+        false => format!("Get \"https://{}{path}\": {error}", target.address),
+    };
+    let mut status = Status::failure(Reason::InternalError, text);
+    status.0.reason = None;
+    status
+}
+
+/// Why a backend that was reached gave no answer.
+fn in_words(error: &hyper::Error) -> String {
+    if error.is_incomplete_message() { "EOF".to_owned() } else { error.to_string() }
 }
 
 /// Why there is no connection, in the words that clients show and people search for.
-fn undialled(address: &impl std::fmt::Display, error: &std::io::Error) -> std::io::Error {
+fn undialled(address: &impl std::fmt::Display, error: &io::Error) -> io::Error {
     use std::io::ErrorKind;
     let why = match error.kind() {
         ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
@@ -79,10 +142,10 @@ fn undialled(address: &impl std::fmt::Display, error: &std::io::Error) -> std::i
         ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
         _ => error.to_string(),
     };
-    std::io::Error::new(error.kind(), format!("dial tcp {address}: {why}"))
+    io::Error::new(error.kind(), format!("dial tcp {address}: {why}"))
 }
 
-async fn connect(server: &Inner, target: &Target) -> std::io::Result<Box<dyn Stream>> {
+async fn connect(server: &Inner, target: &Target) -> io::Result<Box<dyn Stream>> {
     let stream = server.dial.dial(target.address).await.map_err(|e| undialled(&target.address, &e))?;
     match &target.transport {
         Transport::Plain => Ok(stream),
@@ -189,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_refused_connection_is_told_with_its_address() {
-        let error = std::io::Error::from_raw_os_error(111);
+        let error = io::Error::from_raw_os_error(111);
         let text = undialled(&"127.0.0.1:10250", &error).to_string();
         assert_eq!(text, "dial tcp 127.0.0.1:10250: connect: connection refused");
     }

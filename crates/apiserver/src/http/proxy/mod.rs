@@ -2,9 +2,12 @@
 //! pod, a service's endpoint or a kubelet.
 //!
 //! Authorization and admission (as a connect) come first. Upgrades are passed through byte for byte both
-//! ways after the backend's 101; nothing in them is read here.
+//! ways after the backend's 101; nothing in them is read here. Of what `proxy` brings back, only redirects and
+//! the links of HTML pages change.
 
 mod forward;
+mod html;
+mod links;
 mod target;
 
 pub(crate) use target::KubeletTls;
@@ -31,6 +34,11 @@ pub(super) fn is_stream(info: &Info) -> bool {
     info.is_resource && info.group.is_empty() && streams
 }
 
+/// Whether any method is meant, those too that the API itself has no verb for (OPTIONS).
+pub(super) fn takes_any_method(info: &Info) -> bool {
+    is_stream(info) && info.subresource == "proxy"
+}
+
 /// Answers it.
 pub(super) async fn handle(
     server: &Arc<Inner>,
@@ -40,7 +48,8 @@ pub(super) async fn handle(
     wanted: &krate_client::Request,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
-    let call = pipeline::call_of(server, user, wanted, &info.verb)?;
+    let verb = if info.verb.is_empty() { "get" } else { &info.verb };
+    let call = pipeline::call_of(server, user, wanted, verb)?;
     let runs = matches!(call.subresource.as_str(), "exec" | "attach" | "portforward");
     if runs && info.verb == "get" {
         // A WebSocket begins with GET, yet it creates.
@@ -50,10 +59,13 @@ pub(super) async fn handle(
     if call.subresource != "log" {
         server.admission.validate(server, &at, None).await?;
     }
+    if let Some(below) = forward::redirect(&call, info, &request) {
+        return Ok(below);
+    }
     let raw_query = request.uri().query().unwrap_or("").to_owned();
     let target = target::find(server, &call, info, query, &raw_query).await?;
     match target {
-        Some(target) => forward::forward(server, &call, target, request).await,
+        Some(target) => forward::forward(server, &call, info, target, request).await,
         None => Ok(respond::raw(200, "text/plain", "")),
     }
 }

@@ -10,7 +10,7 @@ use crate::server::{Inner, StartError};
 use krate_api::Status;
 use krate_api::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use krate_api::types::core::v1::{Node, Pod, Service};
-use krate_api::types::discovery::v1::EndpointSlice;
+use krate_api::types::discovery::v1::{Endpoint, EndpointSlice};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject as _;
@@ -267,15 +267,24 @@ fn container_of(pod: &Pod, wanted: &str) -> Result<String, Status> {
     }
 }
 
-/// `[scheme:]name[:port]`.
-fn split_name(text: &str) -> (&str, &str, &str) {
+/// `[scheme:]name[:port]`, of a pod or a service.
+fn split_name<'a>(what: &str, text: &'a str) -> Result<(&'a str, &'a str, &'a str), Status> {
     let parts: Vec<&str> = text.split(':').collect();
-    match parts.as_slice() {
-        [name] => ("", name, ""),
-        [name, port] => ("", name, port),
-        [scheme, name, port] => (scheme, name, port),
-        _ => ("", text, ""),
+    match *parts.as_slice() {
+        [name] if !name.is_empty() => Ok(("", name, "")),
+        [name, port] if !name.is_empty() => Ok(("", name, port)),
+        [scheme @ ("" | "http" | "https"), name, port] if !name.is_empty() => Ok((scheme, name, port)),
+        _ => Err(Status::bad_request(format!("invalid {what} request \"{text}\""))),
     }
+}
+
+/// Whether a pod may really have the address: not the server's own machine, nothing but a single host.
+fn is_of_a_pod(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !(address.is_loopback() || address.is_multicast() || address.is_unspecified() || link_local)
 }
 
 fn transport(server: &Inner, scheme: &str) -> Transport {
@@ -283,11 +292,11 @@ fn transport(server: &Inner, scheme: &str) -> Transport {
 }
 
 async fn pod_itself(server: &Inner, call: &Call, info: &Info, raw_query: &str) -> Result<Target, Status> {
-    let (scheme, name, port) = split_name(&call.name);
+    let (scheme, name, port) = split_name("pod", &call.name)?;
     let pod = pod_of(server, call, name).await?;
     let address = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
-    let Some(address) = address else {
-        return Err(Status::bad_request(format!("address not allowed: pod {name} has no address")));
+    let Some(address) = address.filter(|a| is_of_a_pod(*a)) else {
+        return Err(Status::bad_request("address not allowed"));
     };
     let spec = pod.spec.clone().unwrap_or_default();
     let mut ports = spec.containers.iter().flat_map(|c| c.ports.iter().flatten());
@@ -309,7 +318,7 @@ async fn pod_itself(server: &Inner, call: &Call, info: &Info, raw_query: &str) -
 
 /// One of a service's ready endpoints, by chance.
 async fn service(server: &Inner, call: &Call, info: &Info, raw_query: &str) -> Result<Target, Status> {
-    let (scheme, name, port) = split_name(&call.name);
+    let (scheme, name, port) = split_name("service", &call.name)?;
     let Some(service) = server.read::<Service>(&call.namespace, name).await? else {
         return Err(Status::not_found("", "services", name));
     };
@@ -320,34 +329,14 @@ async fn service(server: &Inner, call: &Call, info: &Info, raw_query: &str) -> R
         _ => ports.iter().find(|p| p.name.as_deref() == Some(port) || p.port.to_string() == port),
     };
     let unavailable = |why: String| Status::failure(krate_api::Reason::ServiceUnavailable, why);
-    let Some(chosen) = chosen else {
-        return Err(unavailable(format!("no service port \"{port}\" found for service \"{name}\"")));
-    };
-    let mut found = Vec::new();
-    for slice in server.read_all::<EndpointSlice>(&call.namespace).await? {
-        if slice.view.labels.get("kubernetes.io/service-name").map(String::as_str) != Some(name) {
-            continue;
-        }
-        let slice = slice.typed::<EndpointSlice>().map_err(Status::internal)?;
-        let port_name = chosen.name.as_deref().unwrap_or("");
-        let number = slice
-            .ports
-            .iter()
-            .flatten()
-            .find(|p| p.name.as_deref().unwrap_or("") == port_name)
-            .and_then(|p| p.port);
-        for endpoint in slice.endpoints.iter().flatten() {
-            let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
-            let address = endpoint.addresses.first().and_then(|a| a.parse::<IpAddr>().ok());
-            if let (true, Some(address), Some(number)) =
-                (ready, address, number.and_then(|n| u16::try_from(n).ok()))
-            {
-                found.push(SocketAddr::new(address, number));
-            }
-        }
-    }
+    let nobody = || unavailable(format!("no endpoints available for service \"{name}\""));
+    let chosen = chosen.ok_or_else(|| match port.parse::<u64>() {
+        Ok(number) => unavailable(format!("no service port {number} found for service \"{name}\"")),
+        Err(_) => nobody(),
+    })?;
+    let found = endpoints(server, &call.namespace, name, chosen.name.as_deref().unwrap_or("")).await?;
     if found.is_empty() {
-        return Err(unavailable(format!("no endpoints available for service \"{name}\"")));
+        return Err(nobody());
     }
     let pick = usize::try_from(server.rng.below(found.len() as u64)).unwrap_or(0);
     let https =
@@ -360,16 +349,60 @@ async fn service(server: &Inner, call: &Call, info: &Info, raw_query: &str) -> R
     })
 }
 
+/// The ready endpoints of a service's port that are what they say: pods of its namespace. Whoever may write
+/// EndpointSlices is not to reach with the server's rights what he likes.
+async fn endpoints(
+    server: &Inner,
+    namespace: &str,
+    name: &str,
+    port_name: &str,
+) -> Result<Vec<SocketAddr>, Status> {
+    let mut found = Vec::new();
+    for slice in server.read_all::<EndpointSlice>(namespace).await? {
+        if slice.view.labels.get("kubernetes.io/service-name").map(String::as_str) != Some(name) {
+            continue;
+        }
+        let slice = slice.typed::<EndpointSlice>().map_err(Status::internal)?;
+        let mut ports = slice.ports.iter().flatten();
+        let number = ports.find(|p| p.name.as_deref().unwrap_or("") == port_name).and_then(|p| p.port);
+        let Some(number) = number.and_then(|n| u16::try_from(n).ok()) else { continue };
+        for endpoint in slice.endpoints.iter().flatten() {
+            let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
+            if let (true, Some(address)) = (ready, pod_address(server, namespace, endpoint).await?) {
+                found.push(SocketAddr::new(address, number));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// An endpoint's address, when it is its pod's.
+async fn pod_address(server: &Inner, namespace: &str, endpoint: &Endpoint) -> Result<Option<IpAddr>, Status> {
+    let Some(target) = endpoint.target_ref.as_ref() else { return Ok(None) };
+    let (Some(address), Some(name)) = (endpoint.addresses.first(), target.name.as_deref()) else {
+        return Ok(None);
+    };
+    if target.namespace.as_deref() != Some(namespace) {
+        return Ok(None);
+    }
+    let Some(pod) = server.read::<Pod>(namespace, name).await? else { return Ok(None) };
+    let mut ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
+    Ok(ips.any(|ip| ip.ip == *address).then(|| address.parse().ok()).flatten().filter(|a| is_of_a_pod(*a)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_of_proxied_things() {
-        assert_eq!(split_name("web"), ("", "web", ""));
-        assert_eq!(split_name("web:80"), ("", "web", "80"));
-        assert_eq!(split_name("https:web:tls"), ("https", "web", "tls"));
-        assert_eq!(split_name("http:web:"), ("http", "web", ""));
+        let split = |text| split_name("pod", text).map_err(|e| e.message().to_owned());
+        assert_eq!(split("web"), Ok(("", "web", "")));
+        assert_eq!(split("web:80"), Ok(("", "web", "80")));
+        assert_eq!(split("https:web:tls"), Ok(("https", "web", "tls")));
+        assert_eq!(split("http:web:"), Ok(("http", "web", "")));
+        assert_eq!(split("ftp:web:1"), Err(r#"invalid pod request "ftp:web:1""#.to_owned()));
+        assert_eq!(split("a:b:c:d"), Err(r#"invalid pod request "a:b:c:d""#.to_owned()));
     }
 
     #[test]
