@@ -105,7 +105,7 @@ fn members_of_a_set_have_names_and_are_updated_in_order() {
     fetch("db-0.db");
     c.kubectl(&["set", "image", "statefulset", "db", "main=nginx:2"]);
     let status = c.kubectl(&["rollout", "status", "statefulset", "db", "--timeout=90s"]);
-    assert!(status.contains("rolling update complete 3 pods"), "{status}");
+    assert!(status.contains("partitioned roll out complete: 3 new pods have been updated"), "{status}");
     assert!(fetch("db-0.db").contains("nginx:2"));
     let history = c.kubectl(&["rollout", "history", "statefulset", "db"]);
     assert!(history.contains("\n1 ") && history.contains("\n2 "), "{history}");

@@ -8,6 +8,7 @@
 
 mod app;
 mod bad_input;
+mod batch;
 mod cluster;
 mod command_line;
 mod config;
@@ -17,6 +18,7 @@ mod join;
 mod node_loss;
 mod pods;
 mod services;
+mod stateful_software;
 mod storage;
 mod tools;
 mod world;

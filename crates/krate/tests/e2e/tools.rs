@@ -145,3 +145,21 @@ pub fn busybox_root() -> PathBuf {
         let _ = fs::remove_dir_all(root.join("usr/share"));
     })
 }
+
+/// A root file system with the Redis server and its client.
+pub fn redis_root() -> PathBuf {
+    once("redis-root", |root| {
+        unpack(&["redis-tools"], root);
+        for drop in [
+            "usr/share",
+            "usr/lib/x86_64-linux-gnu/perl",
+            "usr/lib/x86_64-linux-gnu/perl-base",
+            "usr/lib/x86_64-linux-gnu/gconv",
+        ] {
+            let _ = fs::remove_dir_all(root.join(drop));
+        }
+        fs::create_dir_all(root.join("usr/bin")).unwrap();
+        // The server's package is a link: the program is that of the tools, by another name.
+        let _ = std::os::unix::fs::symlink("redis-check-rdb", root.join("usr/bin/redis-server"));
+    })
+}
