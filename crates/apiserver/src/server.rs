@@ -157,13 +157,15 @@ impl ApiServer {
     }
 
     /// Writes what every cluster begins with and reconciles the bootstrap roles. Idempotent. Afterwards
-    /// the authorizer knows everything that the store holds, and follows it until the server is dropped.
+    /// the authorizer knows everything that the store holds, and follows it until the server is dropped;
+    /// so long the `kubernetes` Service is kept, too.
     pub async fn bootstrap(&self) -> Result<(), StartError> {
         bootstrap::run(&self.0).await?;
         let from = authz::load(&self.0).await?;
         if !self.0.background.started.swap(true, std::sync::atomic::Ordering::SeqCst) {
             let stop = self.0.background.stop.clone();
-            tokio::spawn(authz::follow(Arc::downgrade(&self.0), from, stop));
+            tokio::spawn(authz::follow(Arc::downgrade(&self.0), from, stop.clone()));
+            tokio::spawn(bootstrap::keep(Arc::downgrade(&self.0), stop));
         }
         Ok(())
     }

@@ -266,3 +266,20 @@ async fn ranges_of_addresses_can_be_added_and_stay_while_they_are_used() {
     cluster.until("", "more", |c: Option<&ServiceCIDR>| c.is_none()).await;
     cluster.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_kubernetes_service_comes_back() {
+    let (cluster, _nodes) = cluster(1).await;
+    let services = cluster.of::<Service>();
+    let before = services.get("default", "kubernetes").await.unwrap();
+    services.delete("default", "kubernetes", Default::default()).await.unwrap();
+    let after = cluster
+        .until("default", "kubernetes", |s: Option<&Service>| {
+            s.is_some_and(|s| s.metadata.uid != before.metadata.uid)
+        })
+        .await
+        .unwrap();
+    let ip = |s: &Service| s.spec.as_ref().and_then(|s| s.cluster_ip.clone());
+    assert_eq!(ip(&after), ip(&before));
+    cluster.stop().await;
+}

@@ -2,7 +2,10 @@
 //!
 //! Everything goes through the same handlers as any request, as the server's own identity. Idempotent.
 
+mod keep;
 pub(crate) mod rbac;
+
+pub(crate) use keep::keep;
 
 use crate::pipeline::perform;
 use crate::server::Inner;
