@@ -15,7 +15,7 @@ pub fn judge<'a>(
     allocatable: &BTreeMap<String, Quantity>,
 ) -> Option<Verdict> {
     if let Some(message) = sysctls::forbidden(pod) {
-        return Some(Verdict { reason: "SysctlForbidden".to_owned(), message, evicted: None });
+        return Some(Verdict { reason: "SysctlForbidden".to_owned(), message, ..Verdict::default() });
     }
     let others: Vec<&Pod> = others.collect();
     let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
@@ -32,7 +32,11 @@ pub fn judge<'a>(
     if host_ports(pod).any(|port| taken.contains(&port)) {
         let message =
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
-        return Some(Verdict { reason: "NodePorts".to_owned(), message: message.to_owned(), evicted: None });
+        return Some(Verdict {
+            reason: "NodePorts".to_owned(),
+            message: message.to_owned(),
+            ..Verdict::default()
+        });
     }
     None
 }
@@ -56,7 +60,7 @@ pub fn under_pressure(pod: &Pod, pressures: &BTreeSet<Pressure>) -> Option<Verdi
     }
     let names: Vec<&str> = pressures.iter().map(|p| p.condition()).collect();
     let message = format!("The node had condition: [{}]. ", names.join(", "));
-    Some(Verdict { reason: crate::eviction::EVICTED.to_owned(), message, evicted: None })
+    Some(Verdict { reason: crate::eviction::EVICTED.to_owned(), message, ..Verdict::default() })
 }
 
 /// The first of `names` of which the node has too little for the pod beside `others`.
@@ -80,7 +84,7 @@ fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> Verdict {
         message: format!(
             "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
         ),
-        evicted: None,
+        ..Verdict::default()
     }
 }
 

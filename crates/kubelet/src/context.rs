@@ -10,8 +10,10 @@ use crate::references::References;
 use crate::volumes::Volumes;
 use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use krate_api::types::core::v1::Service;
+use krate_api::types::node::v1::RuntimeClass;
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Supervisor};
+use krate_client::Api;
 use krate_client::informer::Informer;
 use krate_client::recorder::Recorder;
 use krate_runtime::cri::Runtime;
@@ -37,6 +39,7 @@ pub struct Context {
     pub references: References,
     pub volumes: Volumes,
     pub services: Informer<Service>,
+    pub runtime_classes: Api<RuntimeClass>,
     pub publisher: Publisher,
     /// What the node gives to its pods, and the bytes of its memory.
     pub allocatable: BTreeMap<String, Quantity>,

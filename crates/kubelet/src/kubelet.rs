@@ -364,6 +364,7 @@ fn context(
         references: References::new(transport.clone(), rng, metrics, supervisor),
         volumes,
         services,
+        runtime_classes: Api::new(transport.clone()),
         publisher,
         memory,
         pressures,

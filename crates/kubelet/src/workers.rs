@@ -129,7 +129,8 @@ impl Workers {
         let verdict = admit::under_pressure(pod, &pressures)
             .or_else(|| admit::judge(pod, state.living(), &self.0.context.allocatable))?;
         self.0.context.recorder.warning(&events::about(pod), &verdict.reason, verdict.message.clone());
-        Some(Verdict { message: format!("Pod was rejected: {}", verdict.message), ..verdict })
+        let message = format!("Pod was rejected: {}", verdict.message);
+        Some(Verdict { message, rejected: true, ..verdict })
     }
 
     /// The pod with what it may have, and what it asks for and why that has to wait.

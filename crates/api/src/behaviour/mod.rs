@@ -43,6 +43,7 @@ mod rbac;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
+mod runtime_class;
 mod secret;
 pub mod service;
 mod service_account;
@@ -229,6 +230,7 @@ pub fn of(group: &str, plural: &str) -> Arc<dyn Behaviour> {
         ("networking.k8s.io", "ipaddresses") => address::ip_address(),
         ("networking.k8s.io", "networkpolicies") => network_policy::behaviour(),
         ("networking.k8s.io", "servicecidrs") => address::service_cidr(),
+        ("node.k8s.io", "runtimeclasses") => runtime_class::behaviour(),
         ("policy", "poddisruptionbudgets") => pod_disruption_budget::behaviour(),
         ("rbac.authorization.k8s.io", "clusterrolebindings") => rbac::cluster_role_binding(),
         ("rbac.authorization.k8s.io", "clusterroles") => rbac::cluster_role(),

@@ -109,6 +109,7 @@ kinds! {
     types::networking::v1::IngressClass => "ingressclasses", false;
     types::networking::v1::NetworkPolicy => "networkpolicies", true;
     types::networking::v1::ServiceCIDR => "servicecidrs", false;
+    types::node::v1::RuntimeClass => "runtimeclasses", false;
     types::policy::v1::Eviction => "", true;
     types::policy::v1::PodDisruptionBudget => "poddisruptionbudgets", true;
     types::rbac::v1::ClusterRole => "clusterroles", false;

@@ -244,6 +244,7 @@ fn workloads() -> Vec<Resource> {
         row::<batch::CronJob>("cronjob").short(&["cj"]).in_all().status(),
         row::<batch::Job>("job").in_all().status().selects(&["status.successful"]),
         row::<types::coordination::v1::Lease>("lease"),
+        row::<types::node::v1::RuntimeClass>("runtimeclass"),
         row::<types::policy::v1::PodDisruptionBudget>("poddisruptionbudget").short(&["pdb"]).status(),
         row::<types::scheduling::v1::PriorityClass>("priorityclass").short(&["pc"]),
         events(),

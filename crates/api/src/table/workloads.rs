@@ -14,6 +14,7 @@ use crate::types::autoscaling::v2::{
 use crate::types::batch::v1::{CronJob, Job};
 use crate::types::coordination::v1::Lease;
 use crate::types::core::v1::ReplicationController;
+use crate::types::node::v1::RuntimeClass;
 use crate::types::policy::v1::PodDisruptionBudget;
 use crate::types::scheduling::v1::PriorityClass;
 use jiff::Timestamp;
@@ -143,6 +144,9 @@ pub(super) const PRINTERS: &[Printer] = &[
     print!(Lease, &[NAME, string("Holder", "Who holds it."), AGE], |o, now| {
         let holder = o.spec.as_ref().and_then(|s| s.holder_identity.as_ref());
         vec![name(&o.metadata), json!(text(holder)), age(&o.metadata, now)]
+    }),
+    print!(RuntimeClass, &[NAME, string("Handler", "What runs the pods of this class."), AGE], |o, now| {
+        vec![name(&o.metadata), json!(o.handler), age(&o.metadata, now)]
     }),
     print!(
         PriorityClass,

@@ -11,6 +11,7 @@ mod namespace;
 mod node_restriction;
 mod pod;
 mod resource_quota;
+mod runtime_class;
 mod service_account;
 mod storage;
 
@@ -108,6 +109,7 @@ impl Chain {
             Box::new(storage::DefaultStorageClass),
             Box::new(storage::InUseProtection),
             Box::new(storage::ClaimResize),
+            Box::new(runtime_class::RuntimeClasses),
             Box::new(storage::DefaultIngressClass),
             Box::new(certificates::Certificates),
             Box::new(escalation::NoEscalation),

@@ -4,6 +4,7 @@ use crate::common::{admin, config_map, config_maps, pod, pods, server, user};
 use krate_api::meta::DeleteOptions;
 use krate_api::types::core::v1::{LimitRange, Namespace, Node, Service};
 use krate_api::types::networking::v1::IPAddress;
+use krate_api::types::node::v1::RuntimeClass;
 use krate_api::types::rbac::v1::{Role, RoleBinding};
 use krate_api::{Kind, Reason};
 use krate_apiserver::UserInfo;
@@ -76,6 +77,48 @@ async fn a_pod_without_its_account_or_class_is_refused() {
     assert_eq!(
         pods.create(classy).await.unwrap_err().message(),
         "pods \"b\" is forbidden: no PriorityClass with name none was found"
+    );
+}
+
+#[tokio::test]
+async fn runtime_classes_give_pods_their_overhead_and_place() {
+    let server = server().await;
+    let transport = admin(&server);
+    let pods = pods(&transport);
+    let of_class = |name: &str| {
+        let mut pod = pod("default", name);
+        pod.spec.as_mut().unwrap().runtime_class_name = Some("fast".to_owned());
+        pod
+    };
+    assert_eq!(
+        pods.create(of_class("a")).await.unwrap_err().message(),
+        "pods \"a\" is forbidden: pod rejected: RuntimeClass \"fast\" not found"
+    );
+    let class: RuntimeClass = of(json!({
+        "metadata": {"name": "fast"}, "handler": "fast",
+        "overhead": {"podFixed": {"cpu": "0.25"}},
+        "scheduling": {"nodeSelector": {"a": "1"}, "tolerations": [{"key": "b", "operator": "Exists"}]},
+    }));
+    Api::new(transport.clone()).create(class).await.unwrap();
+    let made = pods.create(of_class("a")).await.unwrap();
+    let spec = made.spec.as_ref().unwrap();
+    assert_eq!(spec.overhead.as_ref().unwrap()["cpu"].0, "250m");
+    assert_eq!(spec.node_selector.as_ref().unwrap()["a"], "1");
+    assert!(spec.tolerations.iter().flatten().any(|t| t.key.as_deref() == Some("b")));
+
+    let mut elsewhere = of_class("b");
+    elsewhere.spec.as_mut().unwrap().node_selector = Some([("a".to_owned(), "2".to_owned())].into());
+    assert_eq!(
+        pods.create(elsewhere).await.unwrap_err().message(),
+        "pods \"b\" is forbidden: conflict: runtimeClass.scheduling.nodeSelector[a] = 1; \
+         pod.spec.nodeSelector[a] = 2"
+    );
+    let mut greedy = pod("default", "c");
+    greedy.spec.as_mut().unwrap().overhead = serde_json::from_value(json!({"cpu": "1"})).unwrap();
+    assert_eq!(
+        pods.create(greedy).await.unwrap_err().message(),
+        "pods \"c\" is forbidden: pod rejected: Pod Overhead set without corresponding RuntimeClass \
+         defined Overhead"
     );
 }
 

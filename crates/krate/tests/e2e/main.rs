@@ -17,6 +17,7 @@ mod egress;
 mod join;
 mod node_loss;
 mod pods;
+mod resize;
 mod services;
 mod stateful_software;
 mod storage;

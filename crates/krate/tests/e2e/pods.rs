@@ -180,3 +180,89 @@ fn names_resolve_and_services_reach_pods() {
     let refused = c.kubectl_fails(&["exec", "box", "--", "wget", "-qO-", "http://web/"]);
     assert!(refused.contains("refused") || refused.contains("reset"), "{refused}");
 }
+
+#[test]
+fn sidecars_begin_before_and_end_after_the_others() {
+    let c = Cluster::start("sidecar", 1);
+    c.apply(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: order}
+spec:
+  restartPolicy: Never
+  volumes: [{name: v, emptyDir: {}}]
+  initContainers:
+  - name: first
+    image: busybox:1
+    command: [sh, -c, "echo first >> /v/order"]
+    volumeMounts: [{name: v, mountPath: /v}]
+  - name: side
+    image: busybox:1
+    restartPolicy: Always
+    command:
+    - sh
+    - -c
+    - "trap 'echo side ends >> /v/order; cat /v/order; exit 0' TERM; echo side >> /v/order; touch /up;
+       while true; do sleep 0.1; done"
+    startupProbe: {exec: {command: [test, -f, /up]}, periodSeconds: 1}
+    volumeMounts: [{name: v, mountPath: /v}]
+  - name: second
+    image: busybox:1
+    command: [sh, -c, "echo second >> /v/order"]
+    volumeMounts: [{name: v, mountPath: /v}]
+  containers:
+  - name: main
+    image: busybox:1
+    command: [sh, -c, "echo main >> /v/order"]
+    volumeMounts: [{name: v, mountPath: /v}]
+"#,
+    );
+    c.until(&["get", "pod", "order"], "completion", |out| out.contains("Completed"));
+    assert_eq!(c.kubectl(&["logs", "order", "-c", "side"]), "first\nside\nsecond\nmain\nside ends\n");
+}
+
+#[test]
+fn containers_are_added_to_look_into_a_pod() {
+    let c = Cluster::start("debug", 1);
+    c.kubectl(&["run", "web", "--image=nginx:1"]);
+    c.kubectl(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"]);
+    c.kubectl(&[
+        "debug",
+        "web",
+        "--image=busybox:1",
+        "--target=web",
+        "-c",
+        "look",
+        "--profile=general",
+        "--",
+        "sh",
+        "-c",
+        "ps; sleep 3600",
+    ]);
+    let seen = c.until(&["logs", "web", "-c", "look"], "what it sees", |out| out.contains("worker process"));
+    assert!(seen.contains("nginx: master process"), "{seen}");
+    assert_eq!(c.kubectl(&["exec", "web", "-c", "look", "--", "id", "-u"]), "0\n");
+}
+
+#[test]
+fn classes_decide_what_runs_a_pod_and_bad_pods_are_turned_away() {
+    let c = Cluster::start("classes", 1);
+    let pod = |name: &str, spec: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{{spec}, containers: [{{name: a, image: 'busybox:1', command: [sleep, '3600']}}]}}}}\n---\n"
+        )
+    };
+    let said = c.kubectl_in(&["apply", "-f", "-"], &pod("early", "runtimeClassName: strange"));
+    assert!(said.err.contains("pod rejected: RuntimeClass \"strange\" not found"), "{}", said.err);
+    c.apply(
+        "{apiVersion: node.k8s.io/v1, kind: RuntimeClass, metadata: {name: strange}, handler: strange, overhead: {podFixed: {cpu: 10m}}}",
+    );
+    let unsafe_ = "securityContext: {sysctls: [{name: kernel.msgmax, value: '10'}]}";
+    c.apply(&(pod("late", "runtimeClassName: strange") + &pod("unsafe", unsafe_)));
+    c.until(&["get", "events"], "the refusal", |out| {
+        out.contains("FailedCreatePodSandBox") && out.contains("no runtime for \"strange\" is configured")
+    });
+    assert_eq!(c.kubectl(&["get", "pod", "late", "-o", "jsonpath={.spec.overhead.cpu}"]), "10m");
+    c.until(&["get", "pod", "unsafe"], "the rejection", |out| out.contains("SysctlForbidden"));
+}

@@ -176,7 +176,7 @@ impl Manager {
         }
         tracing::warn!(pod = %spec::describe(pod), message, "evicting");
         self.context.recorder.warning(&events::about(pod), EVICTED, message.clone());
-        let verdict = Verdict { reason: EVICTED.to_owned(), message, evicted: Some(grace) };
+        let verdict = Verdict { reason: EVICTED.to_owned(), message, evicted: Some(grace), rejected: false };
         self.workers.evict(spec::uid(pod), verdict);
         true
     }

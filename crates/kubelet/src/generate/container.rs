@@ -5,7 +5,7 @@ use crate::env::expand;
 use crate::observed;
 use crate::paths;
 use crate::spec::{self, Role, qos, resources};
-use crate::volumes::subpath;
+use crate::volumes::subpath::{self, Part};
 use krate_api::types::core::v1::{Container, Pod, Volume, VolumeDevice, VolumeMount};
 use krate_runtime::cri::{
     ContainerConfig, ContainerMetadata, Device, HugepageLimit, Image, ImageSpec, KeyValue,
@@ -35,8 +35,14 @@ pub struct Setting<'a> {
     pub seccomp_root: &'a str,
 }
 
-/// Makes the configuration; the error is the text of `CreateContainerConfigError`.
-pub fn config(pod: &Pod, container: &Container, setting: &Setting<'_>) -> Result<ContainerConfig, String> {
+/// Makes the configuration, and the parts of volumes that it names, which have to be kept until the container
+/// has started; the error is the text of `CreateContainerConfigError`.
+pub fn config(
+    pod: &Pod,
+    container: &Container,
+    setting: &Setting<'_>,
+) -> Result<(ContainerConfig, Vec<Part>), String> {
+    let mut parts = Vec::new();
     let mut security = security::container(pod, container, setting.image, setting.seccomp_root)?;
     if let Some(target) = &setting.target_id {
         security.namespace_options.pid = NamespaceMode::Target;
@@ -46,7 +52,7 @@ pub fn config(pod: &Pod, container: &Container, setting: &Setting<'_>) -> Result
         |texts: &Option<Vec<String>>| expand::expand_all(texts.as_deref().unwrap_or_default(), setting.env);
     let env = setting.env.iter().map(|(k, v)| KeyValue { key: k.clone(), value: v.clone().into_bytes() });
     let stop_signal = container.lifecycle.as_ref().and_then(|l| l.stop_signal.clone());
-    Ok(ContainerConfig {
+    let config = ContainerConfig {
         metadata: ContainerMetadata { name: container.name.clone(), attempt: setting.restart_count },
         image: ImageSpec {
             image: setting.image.id.clone(),
@@ -57,7 +63,7 @@ pub fn config(pod: &Pod, container: &Container, setting: &Setting<'_>) -> Result
         args: expanded(&container.args),
         working_dir: container.working_dir.clone().unwrap_or_default(),
         envs: env.collect(),
-        mounts: mounts(pod, container, setting)?,
+        mounts: mounts(pod, container, setting, &mut parts)?,
         devices: devices(container, setting)?,
         labels: observed::container_labels(pod, container),
         annotations: observed::container_annotations(pod, container, setting.restart_count),
@@ -70,7 +76,8 @@ pub fn config(pod: &Pod, container: &Container, setting: &Setting<'_>) -> Result
             security_context: security,
         },
         stop_signal: stop_signal.unwrap_or_default(),
-    })
+    };
+    Ok((config, parts))
 }
 
 /// Weights, quotas and limits of a container.
@@ -99,14 +106,19 @@ pub fn amounts(
     }
 }
 
-fn mounts(pod: &Pod, container: &Container, setting: &Setting<'_>) -> Result<Vec<Mount>, String> {
+fn mounts(
+    pod: &Pod,
+    container: &Container,
+    setting: &Setting<'_>,
+    parts: &mut Vec<Part>,
+) -> Result<Vec<Mount>, String> {
     let mut out = Vec::new();
     let volumes = spec::spec(pod).volumes.as_deref().unwrap_or_default();
     for mount in container.volume_mounts.iter().flatten() {
         let volume = volumes.iter().find(|v| v.name == mount.name).ok_or_else(|| {
             format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name)
         })?;
-        out.push(one(volume, mount, setting)?);
+        out.push(one(volume, mount, setting, parts)?);
     }
     let own_hosts = out.iter().any(|m| m.container_path == HOSTS);
     if let Some(hosts) = setting.hosts.filter(|_| !own_hosts) {
@@ -137,7 +149,12 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn one(volume: &Volume, mount: &VolumeMount, setting: &Setting<'_>) -> Result<Mount, String> {
+fn one(
+    volume: &Volume,
+    mount: &VolumeMount,
+    setting: &Setting<'_>,
+    parts: &mut Vec<Part>,
+) -> Result<Mount, String> {
     let part = match (mount.sub_path_expr.as_deref(), mount.sub_path.as_deref()) {
         (Some(expression), _) if !expression.is_empty() => expand::expand_strict(expression, setting.env)
             .map_err(|name| format!("missing value for \"{name}\" in subPathExpr"))?,
@@ -166,7 +183,13 @@ fn one(volume: &Volume, mount: &VolumeMount, setting: &Setting<'_>) -> Result<Mo
         .volumes
         .get(&mount.name)
         .ok_or_else(|| format!("cannot find volume \"{}\" to mount", mount.name))?;
-    out.host_path = if part.is_empty() { text(path) } else { text(&subpath::resolve(path, &part)?) };
+    if part.is_empty() {
+        out.host_path = text(path);
+    } else {
+        let part = subpath::resolve(path, &part)?;
+        out.host_path = text(&part.path());
+        parts.push(part);
+    }
     Ok(out)
 }
 
@@ -226,7 +249,7 @@ mod tests {
         let env = [("A".to_owned(), "1".to_owned())];
         let volumes = [("s".to_owned(), PathBuf::from("/v/s"))].into();
         let image = Image { id: "sha256:1".into(), ..Default::default() };
-        let got = config(&pod, &c, &setting(&image, &env, &volumes)).unwrap();
+        let (got, _) = config(&pod, &c, &setting(&image, &env, &volumes)).unwrap();
         assert_eq!(got.command[2], "echo 1 $(id -u)");
         assert_eq!(got.log_path, "web/2.log");
         assert_eq!(got.annotations[observed::RESTART_COUNT], "2");

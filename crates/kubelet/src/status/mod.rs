@@ -36,6 +36,8 @@ pub struct Verdict {
     pub message: String,
     /// The node needs what the pod uses: the seconds that its containers get.
     pub evicted: Option<i64>,
+    /// The node never took the pod: of its containers there is nothing to tell.
+    pub rejected: bool,
 }
 
 /// Everything that a status follows from.
@@ -117,6 +119,11 @@ pub fn compute(inputs: &Inputs<'_>) -> PodStatus {
     }
     if inputs.ended {
         end(&mut status);
+    }
+    if inputs.verdict.is_some_and(|verdict| verdict.rejected) {
+        status.container_statuses = None;
+        status.init_container_statuses = None;
+        status.ephemeral_container_statuses = None;
     }
     addresses(inputs, &mut status);
     let mut fresh = conditions::compute(inputs, &status);
@@ -267,8 +274,12 @@ pub mod tests {
     #[test]
     fn a_deadline_fails_the_pod() {
         let mut case = Case::new(pod("web"), vec![running("web", 0)]);
-        case.verdict =
-            Some(Verdict { reason: "DeadlineExceeded".into(), message: "late".into(), evicted: None });
+        case.verdict = Some(Verdict {
+            reason: "DeadlineExceeded".into(),
+            message: "late".into(),
+            evicted: None,
+            rejected: false,
+        });
         let status = case.compute();
         assert_eq!(
             (status.phase.as_deref(), status.reason.as_deref()),

@@ -93,6 +93,8 @@ pub struct Worker {
     given: Given,
     pending: Option<Pending>,
     resize_error: Option<String>,
+    /// A resize has begun and its end was not told yet.
+    resizing: bool,
 }
 
 impl Worker {
@@ -126,6 +128,7 @@ impl Worker {
             given,
             pending: None,
             resize_error: None,
+            resizing: false,
         }
     }
 
@@ -260,7 +263,7 @@ impl Worker {
             let message = "Pod was active on the node longer than the specified deadline";
             self.context.recorder.normal(&crate::events::about(&self.pod), crate::events::DEADLINE, message);
             let reason = crate::events::DEADLINE.to_owned();
-            self.verdict = Some(Verdict { reason, message: message.to_owned(), evicted: None });
+            self.verdict = Some(Verdict { reason, message: message.to_owned(), ..Verdict::default() });
         }
         self.gone || self.verdict.is_some() || spec::is_deleting(&self.pod) || spec::is_terminal(&self.pod)
     }

@@ -31,8 +31,11 @@ impl Worker {
         self.given.keep_up(&self.pod, runtime);
         if self.given.is_settled(&self.pod, runtime) {
             self.resize_error = None;
+            // A container that was started anew was the last step.
+            self.tell_completed(runtime);
             return None;
         }
+        self.resizing = true;
         if let Some(at) = self.held("resize") {
             return Some(at);
         }
@@ -134,8 +137,13 @@ impl Worker {
         Ok(())
     }
 
-    fn tell_completed(&self, runtime: &PodRuntime) {
-        if self.given.is_settled(&self.pod, runtime) {
+    /// Says once that a resize has come to its end.
+    fn tell_completed(&mut self, runtime: &PodRuntime) {
+        // One that is between its end and its new start has not got its amounts yet.
+        let runs = |name: &str| runtime.latest(name).is_some_and(|latest| latest.is_running());
+        let all_run = spec::containers(&self.pod).iter().all(|c| runs(&c.name));
+        if self.resizing && all_run && self.given.is_settled(&self.pod, runtime) {
+            self.resizing = false;
             let generation = self.pod.metadata.generation.unwrap_or_default();
             let text = format!("Pod resize completed: {{\"generation\":{generation}}}");
             self.context.recorder.normal(&events::about(&self.pod), events::RESIZE_COMPLETED, text);

@@ -28,11 +28,7 @@ impl Worker {
         self.remove_old_sandboxes(runtime).await;
         self.tell_missing_dns();
         let config = self.sandbox_config(attempt);
-        let made = match self.make_log_folder(&config.log_directory).await {
-            Ok(()) => self.context.runtime.run_pod_sandbox(&config, "").await.map_err(|e| e.to_string()),
-            Err(error) => Err(error),
-        };
-        match made {
+        match self.make_sandbox(&config).await {
             Ok(id) => {
                 tracing::debug!(pod = %spec::describe(&self.pod), sandbox = %id, attempt, "sandbox made");
                 self.retry.remove("sandbox");
@@ -43,6 +39,27 @@ impl Worker {
                 self.context.recorder.warning(&about, events::FAILED_SANDBOX, text);
                 Err(self.failed("sandbox"))
             }
+        }
+    }
+
+    async fn make_sandbox(&self, config: &PodSandboxConfig) -> Result<String, String> {
+        self.make_log_folder(&config.log_directory).await?;
+        let handler = self.handler().await?;
+        self.context.runtime.run_pod_sandbox(config, &handler).await.map_err(|e| e.to_string())
+    }
+
+    /// The runtime's handler that the pod's class names; the runtime's own choice without a class.
+    async fn handler(&self) -> Result<String, String> {
+        let Some(class) = spec::spec(&self.pod).runtime_class_name.as_deref().filter(|c| !c.is_empty())
+        else {
+            return Ok(String::new());
+        };
+        match self.context.runtime_classes.get("", class).await {
+            Ok(class) => Ok(class.handler.clone()),
+            Err(status) if status.is_not_found() => {
+                Err(format!("runtimeclass.node.k8s.io \"{class}\" not found"))
+            }
+            Err(status) => Err(format!("failed to lookup RuntimeClass {class}: {}", status.message())),
         }
     }
 

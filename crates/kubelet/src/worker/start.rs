@@ -9,6 +9,7 @@ use crate::spec::{self, Role, hash};
 use crate::status::Waiting;
 use crate::sync::backoff::{self, Turn, go_seconds};
 use crate::sync::plan::{Plan, Start};
+use crate::volumes::subpath::Part;
 use crate::{events, hooks, hosts, paths};
 use krate_api::types::core::v1::Container;
 use krate_base::Timestamp;
@@ -132,7 +133,8 @@ impl Worker {
             recorder.warning(&about, events::FAILED, format!("Error: {text}"));
             Waiting::new(reason, text)
         };
-        let config =
+        // The parts of volumes stay open until the runtime has mounted them.
+        let (config, _parts) =
             self.configure(start, runtime, referenced, image).await.map_err(|e| failed(ERR_CONFIG, e))?;
         let attempt = runtime.ready_sandbox().map_or(0, |s| s.metadata.attempt);
         let sandbox_config = self.sandbox_config(attempt);
@@ -152,7 +154,7 @@ impl Worker {
         runtime: &PodRuntime,
         referenced: &Referenced,
         image: &Image,
-    ) -> Result<ContainerConfig, String> {
+    ) -> Result<(ContainerConfig, Vec<Part>), String> {
         let (context, pod, container) = (self.context.clone(), self.pod.clone(), &start.container);
         let mut ips = runtime.ips();
         if ips.is_empty() && spec::is_host_network(&pod) {

@@ -26,7 +26,9 @@ impl EmbeddedRuntime {
             return Err(Error::InvalidArgument("sandbox config must include metadata".into()));
         }
         if !handler.is_empty() {
-            return Err(Error::InvalidArgument(format!("no runtime for {handler:?} is configured")));
+            return Err(Error::InvalidArgument(format!(
+                "failed to get sandbox runtime: no runtime for {handler:?} is configured"
+            )));
         }
         let entry = self.reserve_sandbox(config, handler)?;
         let id = entry.record.lock().id.clone();

@@ -11,7 +11,7 @@ use crate::kernel::mount::{self, ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_READ
 use crate::shim::spec::{ContainerSpec, MountKind, MountSpec, RootfsSpec};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::stat::{Mode, SFlag, fstat, stat};
 use nix::unistd::{chdir, pivot_root, symlinkat};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -202,9 +202,15 @@ fn copy_source(source: &Path) -> Result<OwnedFd> {
     if !source.exists() {
         std::fs::create_dir_all(source).doing(format_args!("make {}", source.display()))?;
     }
-    // Links of the node are resolved by the node's rules, before the container has any say.
+    // Links of the node are resolved by the node's rules; a link that somebody puts there meanwhile is not,
+    // and what was found must still be what the source says (which may name a descriptor of the kubelet).
     let real = std::fs::canonicalize(source).doing(source.display())?;
-    mount::copy_tree(&real, true).doing(format_args!("take {}", source.display()))
+    let found = target::open_unlinked(&real).doing(source.display())?;
+    let (wanted, seen) = (stat(source).doing(source.display())?, fstat(&found).doing(source.display())?);
+    if (wanted.st_dev, wanted.st_ino) != (seen.st_dev, seen.st_ino) {
+        return Err(format!("{} was changed while it was mounted", source.display()));
+    }
+    mount::copy_tree_at(found.as_fd(), true).doing(format_args!("take {}", source.display()))
 }
 
 fn attributes(spec: &MountSpec) -> u64 {

@@ -16,6 +16,13 @@ pub fn open(root: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     openat2(root, path, how)
 }
 
+/// An existing place of the node, by a path that has no links.
+pub fn open_unlinked(path: &Path) -> nix::Result<OwnedFd> {
+    let how =
+        OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(nix::fcntl::AT_FDCWD, path, how)
+}
+
 /// The place, made as an empty folder or file when it is not there.
 pub fn make(root: impl AsFd, path: &Path, folder: bool) -> nix::Result<OwnedFd> {
     let root = root.as_fd();

@@ -94,6 +94,20 @@ fn priorities() {
 }
 
 #[test]
+fn runtime_classes() {
+    let sample = Sample::new("node.k8s.io/v1", "RuntimeClass", json!({"handler": "fast"}));
+    sample.creates(&[
+        (json!({"overhead": {"podFixed": {"cpu": "250m"}}}), &[]),
+        (
+            json!({"scheduling": {"tolerations": [{"key": "a", "operator": "Exists"}, {"key": "a", "operator": "Exists"}]}}),
+            &["scheduling.tolerations[1]: Duplicate value: {\"key\":\"a\",\"operator\":\"Exists\"}"],
+        ),
+    ]);
+    sample
+        .updates(&[(json!({"handler": "slow"}), &["handler: Invalid value: \"slow\": field is immutable"])]);
+}
+
+#[test]
 fn autoscalers() {
     let spec = json!({"scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"}, "maxReplicas": 3});
     Sample::new("autoscaling/v2", "HorizontalPodAutoscaler", json!({"spec": spec})).creates(&[
