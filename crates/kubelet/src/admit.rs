@@ -28,8 +28,8 @@ pub fn judge<'a>(
     {
         return Some(verdict);
     }
-    let taken: BTreeSet<_> = others.iter().flat_map(|other| host_ports(other)).collect();
-    if host_ports(pod).any(|port| taken.contains(&port)) {
+    let taken: Vec<_> = others.iter().flat_map(|other| host_ports(other)).collect();
+    if host_ports(pod).any(|port| taken.iter().any(|other| collide(&port, other))) {
         let message =
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
         return Some(Verdict {
@@ -97,10 +97,20 @@ fn requested_names(pod: &Pod) -> BTreeSet<String> {
         .collect()
 }
 
-fn host_ports(pod: &Pod) -> impl Iterator<Item = (String, i32)> + '_ {
+/// Protocol, number, and the address of the node that it is taken of (empty: all).
+type HostPort<'a> = (&'a str, i32, &'a str);
+
+fn host_ports(pod: &Pod) -> impl Iterator<Item = HostPort<'_>> {
     spec::containers(pod).iter().flat_map(|c| c.ports.iter().flatten()).filter_map(|p| {
-        p.host_port.filter(|n| *n > 0).map(|n| (p.protocol.clone().unwrap_or_else(|| "TCP".into()), n))
+        let number = p.host_port.filter(|n| *n > 0)?;
+        let address = p.host_ip.as_deref().filter(|ip| !matches!(*ip, "0.0.0.0" | "::")).unwrap_or("");
+        Some((p.protocol.as_deref().unwrap_or("TCP"), number, address))
     })
+}
+
+fn collide(one: &HostPort<'_>, other: &HostPort<'_>) -> bool {
+    let same_address = one.2 == other.2 || one.2.is_empty() || other.2.is_empty();
+    one.0 == other.0 && one.1 == other.1 && same_address
 }
 
 #[cfg(test)]
@@ -137,15 +147,21 @@ mod tests {
 
     #[test]
     fn host_ports_are_taken_once() {
-        let on = |name: &str| {
+        let at = |name: &str, host_ip: &str| {
             build::edit(build::pod(name), |s| {
                 s.containers[0].ports = Some(vec![ContainerPort {
                     host_port: Some(80),
+                    host_ip: Some(host_ip.to_owned()),
                     container_port: 80,
                     ..Default::default()
                 }]);
             })
         };
-        assert_eq!(judge(&on("a"), [&on("b")].into_iter(), &BTreeMap::new()).unwrap().reason, "NodePorts");
+        let refused = |a: &str, b: &str| {
+            let verdict = judge(&at("a", a), [&at("b", b)].into_iter(), &BTreeMap::new());
+            verdict.is_some_and(|v| v.reason == "NodePorts")
+        };
+        assert!(refused("", "") && refused("0.0.0.0", "127.0.0.1") && refused("127.0.0.1", "127.0.0.1"));
+        assert!(!refused("127.0.0.1", "192.0.2.1"));
     }
 }
