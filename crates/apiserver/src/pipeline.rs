@@ -1,7 +1,7 @@
 //! From a request as a value to its answer: find the resource, authorize, read the body, hand over to the
 //! handler of the verb. Both transports come through here.
 
-use crate::authz::Attributes;
+use crate::authz::{self, Attributes};
 use crate::call::{Call, Outcome};
 use crate::codec::Rows;
 use crate::error::no_such_resource;
@@ -102,7 +102,7 @@ pub(crate) async fn perform(
     user: &Arc<UserInfo>,
     request: Request,
 ) -> Result<Answer, Status> {
-    authorize(server, user, &request, verb_name(request.verb))?;
+    authorize(server, user, &request, verb_name(request.verb)).await?;
     admitted(server, user, request).await
 }
 
@@ -123,7 +123,7 @@ pub(crate) async fn open_watch(
     user: &Arc<UserInfo>,
     request: &Request,
 ) -> Result<watch::Feed, Status> {
-    authorize(server, user, request, "watch")?;
+    authorize(server, user, request, "watch").await?;
     watch_admitted(server, user, request).await
 }
 
@@ -137,14 +137,14 @@ pub(crate) async fn watch_admitted(
     watch::open(server, &call).await
 }
 
-fn authorize(server: &Inner, user: &UserInfo, request: &Request, verb: &str) -> Result<(), Status> {
+async fn authorize(server: &Inner, user: &UserInfo, request: &Request, verb: &str) -> Result<(), Status> {
     let single = crate::path::single_name(&request.options.field_selector);
     let narrowed = matches!(verb, "list" | "watch" | "deletecollection");
     let name = match &single {
         Some(name) if request.name.is_empty() && narrowed => name,
         _ => &request.name,
     };
-    server.authz.check(&Attributes {
+    let attributes = Attributes {
         user,
         verb,
         group: &request.group,
@@ -154,7 +154,8 @@ fn authorize(server: &Inner, user: &UserInfo, request: &Request, verb: &str) -> 
         name,
         field_selector: &request.options.field_selector,
         path: None,
-    })
+    };
+    authz::permit(server, &attributes).await
 }
 
 async fn handle(server: &Inner, call: &Call, verb: Verb, mut body: Option<Body>) -> Result<Outcome, Status> {

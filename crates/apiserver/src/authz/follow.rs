@@ -65,6 +65,24 @@ pub(crate) async fn load(server: &Inner) -> Result<u64, Status> {
     Ok(revision)
 }
 
+/// Lets the node index see the pods and claims that the store has now. Only for refusals: it looks at all.
+pub(super) async fn catch_up(server: &Inner) -> Result<(), Status> {
+    let catalogue = server.catalogue();
+    for source in [Source::Claim, Source::Pod] {
+        let Some(rows) = source.rows(&catalogue) else { continue };
+        let space: Arc<str> = Arc::from(rows.stored.space.as_str());
+        let query = ListQuery { space, prefix: String::new(), after: None, limit: 0, at: None };
+        for entry in server.store.list(query).await.map_err(from_store)?.entries {
+            apply(&server.authz, source, &rows, &entry, false);
+            // The index may have heard of its end already, and must not keep it.
+            if server.store.get(&entry.key, None).await.map_err(from_store)?.0.is_none() {
+                apply(&server.authz, source, &rows, &entry, true);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Follows the store until shutdown or until the server is gone; starts over when it falls behind.
 pub(crate) async fn follow(server: Weak<Inner>, mut from: u64, shutdown: Shutdown) {
     while let Some(strong) = server.upgrade() {

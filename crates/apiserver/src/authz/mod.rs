@@ -1,7 +1,7 @@
 //! May they? `system:masters`, then the node authorizer, then RBAC; whatever nobody allows is forbidden.
 //!
-//! Decisions are made from indexes that follow the store ([`follow`]); no request waits for a read, but
-//! for a kubelet that asks for volumes. Nothing here changes anything.
+//! Decisions are made from indexes that follow the store ([`follow`]); no request waits for a read, but that of
+//! a kubelet that was faster than the index ([`permit`]). Nothing here changes anything.
 
 mod follow;
 mod node;
@@ -10,6 +10,7 @@ mod rbac;
 pub(crate) use follow::{follow, load};
 
 use crate::call::Call;
+use crate::server::Inner;
 use crate::user::{MASTERS, UserInfo};
 use krate_api::Status;
 use krate_api::types::rbac::v1::PolicyRule;
@@ -133,6 +134,18 @@ impl Authorizer {
     /// The rules of a role that a binding names.
     pub fn role_rules(&self, namespace: &str, kind: &str, name: &str) -> Option<Vec<PolicyRule>> {
         self.rbac.read().role(namespace, kind, name).map(<[PolicyRule]>::to_vec)
+    }
+}
+
+/// An error unless it is allowed. A kubelet hears of a pod as early as the index does, and asks for what the pod
+/// needs at once: what is refused to it is decided again when the index has seen what the store has now.
+pub(crate) async fn permit(server: &Inner, attributes: &Attributes<'_>) -> Result<(), Status> {
+    match server.authz.check(attributes) {
+        Err(_) if attributes.user.node().is_some() && node::hangs_on_pods(attributes) => {
+            follow::catch_up(server).await?;
+            server.authz.check(attributes)
+        }
+        decided => decided,
     }
 }
 

@@ -187,6 +187,11 @@ impl Graph {
 
 const KINDS: [&str; 4] = ["secrets", "configmaps", "persistentvolumeclaims", "serviceaccounts"];
 
+/// Whether a request of a kubelet is decided by what its pods refer to.
+pub(super) fn hangs_on_pods(a: &Attributes<'_>) -> bool {
+    a.group.is_empty() && (KINDS.contains(&a.resource) || a.resource == "persistentvolumes")
+}
+
 /// What every kubelet may do, whatever its pods are: the role `system:node`.
 fn own_rules(a: &Attributes<'_>) -> Decision {
     let rules = crate::bootstrap::rbac::node_rules();

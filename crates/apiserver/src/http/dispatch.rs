@@ -5,7 +5,7 @@ use super::respond::{self, Body};
 use super::table::Style;
 use super::{proxy, stream, system};
 use crate::authn::{self, Peer};
-use crate::authz::Attributes;
+use crate::authz::{self, Attributes};
 use crate::codec::yaml_to_json;
 use crate::openapi;
 use crate::path::{self, Info};
@@ -78,7 +78,7 @@ async fn answer(
 ) -> Result<Response<Body>, Status> {
     let user = authn::authenticate(&server, peer, request.headers()).await?;
     let user = authn::impersonate::effective(&server, user, request.headers())?;
-    authorize(&server, &user, &info, &query)?;
+    authorize(&server, &user, &info, &query).await?;
     if !info.is_resource {
         let plain = Form { shape: Shape::Whole, ..form };
         let answer = match info.path.strip_prefix("/openapi/") {
@@ -95,8 +95,8 @@ async fn answer(
     resource(incoming, request).await
 }
 
-fn authorize(server: &Inner, user: &UserInfo, info: &Info, query: &Query) -> Result<(), Status> {
-    server.authz.check(&Attributes {
+async fn authorize(server: &Inner, user: &UserInfo, info: &Info, query: &Query) -> Result<(), Status> {
+    let attributes = Attributes {
         user,
         verb: &info.verb,
         group: &info.group,
@@ -106,7 +106,8 @@ fn authorize(server: &Inner, user: &UserInfo, info: &Info, query: &Query) -> Res
         name: &info.name,
         field_selector: query.get("fieldSelector"),
         path: (!info.is_resource).then_some(info.path.as_str()),
-    })
+    };
+    authz::permit(server, &attributes).await
 }
 
 /// A request about a resource.
