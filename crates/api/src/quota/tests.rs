@@ -1,3 +1,5 @@
+//! What the evaluators count.
+
 use super::*;
 use crate::object::Kind as _;
 use crate::types::core::v1::ResourceQuotaSpec;

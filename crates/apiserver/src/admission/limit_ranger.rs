@@ -3,6 +3,7 @@
 use super::{Attributes, Operation, Plugin, cast, cast_mut};
 use crate::server::Inner;
 use async_trait::async_trait;
+use krate_api::behaviour::pod_spec::{limits_of_containers, requests_of_containers};
 use krate_api::quantity::Quantity;
 use krate_api::types::core::v1::{
     Container, LimitRange, LimitRangeItem, PersistentVolumeClaim, Pod, PodSpec, ResourceRequirements,
@@ -97,30 +98,9 @@ fn limits(container: &Container) -> Amounts {
     amounts(container.resources.as_ref().and_then(|r| r.limits.as_ref()))
 }
 
-/// What all containers of a pod ask together; init containers count where they ask more.
+/// What all containers of a pod ask together, requests and limits.
 fn totals(spec: &PodSpec) -> (Amounts, Amounts) {
-    let sum = |pick: fn(&Container) -> Amounts| {
-        let mut total = Amounts::new();
-        for container in &spec.containers {
-            for (name, amount) in pick(container) {
-                match total.get_mut(&name) {
-                    Some(sum) => sum.add(&amount),
-                    None => {
-                        total.insert(name, amount);
-                    }
-                }
-            }
-        }
-        for container in spec.init_containers.iter().flatten() {
-            for (name, amount) in pick(container) {
-                if total.get(&name).is_none_or(|t| *t < amount) {
-                    total.insert(name, amount);
-                }
-            }
-        }
-        total
-    };
-    (sum(requests), sum(limits))
+    (requests_of_containers(spec), limits_of_containers(spec))
 }
 
 fn apply_defaults(pod: &mut Pod, item: &LimitRangeItem) {

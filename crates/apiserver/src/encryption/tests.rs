@@ -1,3 +1,5 @@
+//! Configurations that are read and refused, and what they seal.
+
 use super::*;
 
 fn config(resources: &str, providers: &str) -> String {

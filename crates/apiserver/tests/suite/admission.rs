@@ -2,7 +2,7 @@
 
 use crate::common::{admin, config_map, config_maps, pod, pods, server, user};
 use krate_api::meta::DeleteOptions;
-use krate_api::types::core::v1::{LimitRange, Namespace, Node, Service};
+use krate_api::types::core::v1::{LimitRange, Namespace, Node, Pod, Service};
 use krate_api::types::networking::v1::IPAddress;
 use krate_api::types::node::v1::RuntimeClass;
 use krate_api::types::rbac::v1::{Role, RoleBinding};
@@ -277,6 +277,51 @@ async fn a_kubelet_writes_its_own_node_only() {
     let mine = Options { field_selector: "spec.nodeName=n1".to_owned(), ..Default::default() };
     assert!(pods(&kubelet).list("", mine).await.is_ok());
     assert!(pods(&kubelet).list("", Options::default()).await.unwrap_err().is(Reason::Forbidden));
+}
+
+#[tokio::test]
+async fn a_kubelet_reads_what_its_pod_needs_as_soon_as_it_hears_of_the_pod() {
+    let server = server().await;
+    let (kubelet, admin) =
+        (server.transport(UserInfo::new("system:node:n1", &["system:nodes"])), admin(&server));
+    config_maps(&admin).create(config_map("default", "of-nobody")).await.unwrap();
+    for n in 0..20 {
+        let name = format!("settings-{n}");
+        config_maps(&admin).create(config_map("default", &name)).await.unwrap();
+        let mut needs = pod("default", &format!("p-{n}"));
+        let spec = needs.spec.as_mut().unwrap();
+        spec.node_name = Some("n1".to_owned());
+        spec.volumes =
+            Some(vec![serde_json::from_value(json!({"name": "v", "configMap": {"name": name}})).unwrap()]);
+        pods(&admin).create(needs).await.unwrap();
+        config_maps(&kubelet).get("default", &name).await.unwrap();
+    }
+    let refused = config_maps(&kubelet).get("default", "of-nobody").await.unwrap_err();
+    assert!(
+        refused.message().contains("no relationship found between node 'n1' and this object"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_pod_with_a_sidecar_is_bounded_by_both_together() {
+    let server = server().await;
+    let admin = admin(&server);
+    let range: LimitRange = of(json!({
+        "metadata": {"name": "bounds", "namespace": "default"},
+        "spec": {"limits": [{"type": "Pod", "max": {"cpu": "1"}}]},
+    }));
+    Api::<LimitRange>::new(admin.clone()).create(range).await.unwrap();
+    let with = |name: &str, restart: Option<&str>| {
+        let resources = json!({"limits": {"cpu": "600m"}, "requests": {"cpu": "600m"}});
+        let container = |name: &str, restart: Option<&str>| json!({"name": name, "image": "i", "resources": resources, "restartPolicy": restart});
+        let spec =
+            json!({"containers": [container("main", None)], "initContainers": [container("first", restart)]});
+        of::<Pod>(json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec}))
+    };
+    pods(&admin).create(with("in-turn", None)).await.unwrap();
+    let refused = pods(&admin).create(with("together", Some("Always"))).await.unwrap_err();
+    assert!(refused.message().contains("maximum cpu usage per Pod is 1, but limit is 1200m"), "{refused}");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ pub mod warnings;
 
 pub use affinity::node_selector;
 pub use containers::image_has_no_margins;
-pub use requirements::requests_of_containers;
+pub use requirements::{limits_of_containers, requests_of_containers};
 pub use scheduling::{
     only_added_tolerations, only_removed_gates, taint_effect, tolerations, topology_key_requirement,
 };
