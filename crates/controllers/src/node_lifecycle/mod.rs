@@ -96,7 +96,7 @@ impl Controller {
             }
         }
         let was_down = state.zones.all_down();
-        state.zones.change(before.clone(), after.clone());
+        let news = state.zones.change(before.clone(), after.clone());
         let down = state.zones.all_down();
         if was_down && !down {
             // We were cut off: everybody gets a fresh start.
@@ -104,7 +104,7 @@ impl Controller {
             state.seen.values_mut().for_each(|seen| *seen = now);
         }
         drop(state);
-        if before != after {
+        if news {
             self.wake_unready();
         }
         match (old, new) {

@@ -35,8 +35,15 @@ pub fn zone_of(node: &NodeView) -> String {
 }
 
 impl Zones {
-    /// A node came, went, or changed.
-    pub fn change(&mut self, old: Option<(String, bool)>, new: Option<(String, bool)>) {
+    /// A node came, went, or changed. Whether that is news for other nodes: their zone, or all of them, may now
+    /// be treated in another way.
+    pub fn change(&mut self, old: Option<(String, bool)>, new: Option<(String, bool)>) -> bool {
+        let touched: Vec<String> = [&old, &new].into_iter().flatten().map(|(zone, _)| zone.clone()).collect();
+        let standing = |zones: &Self| {
+            let paces: Vec<_> = touched.iter().map(|zone| zones.0.get(zone).map(Zone::pace)).collect();
+            (zones.all_down(), paces)
+        };
+        let before = standing(self);
         if let Some((zone, ready)) = old {
             let zone = self.0.entry(zone).or_default();
             let count = if ready { &mut zone.ready } else { &mut zone.not_ready };
@@ -46,6 +53,7 @@ impl Zones {
             let zone = self.0.entry(zone).or_default();
             *(if ready { &mut zone.ready } else { &mut zone.not_ready }) += 1;
         }
+        standing(self) != before
     }
 
     /// Nobody is ready anywhere: it is we who are cut off, and nothing is to be emptied.
@@ -94,6 +102,17 @@ mod tests {
             zones.change(None, Some(("z".to_owned(), n < ready)));
         }
         zones
+    }
+
+    #[test]
+    fn a_change_is_news_only_when_it_changes_how_nodes_are_treated() {
+        let mut zones = zones(0, 5);
+        let ready = |is: bool| Some(("z".to_owned(), is));
+        assert!(zones.change(ready(false), ready(true)), "not everything is down any more");
+        assert!(!zones.change(ready(true), ready(true)));
+        assert!(!zones.change(ready(false), ready(true)), "two of five are ready: still in bad order");
+        assert!(zones.change(ready(false), ready(true)), "three are: in good order");
+        assert!(!zones.change(None, ready(true)));
     }
 
     #[tokio::test(start_paused = true)]
