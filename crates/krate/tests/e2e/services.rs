@@ -203,7 +203,6 @@ spec:
 }
 
 #[test]
-#[ignore = "has not passed as a whole yet: it showed that the kubelet refused one port at two addresses"]
 fn services_without_selector_and_ports_of_nodes() {
     let c = start("hostports");
     let ip = jsonpath(&c, "pod/two", "{.status.podIP}");
