@@ -8,13 +8,13 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some(cut) = bytes.iter().position(|b| *b == 0) else { return };
     let (object, patch) = (&bytes[..cut], &bytes[cut + 1..]);
     let Ok(object) = serde_json::from_slice::<Value>(object) else { return };
-    let _ = krate_merge::json::json_patch(object.clone(), patch);
-    if let Ok(merged) = krate_merge::json::merge_patch(object.clone(), patch) {
+    let _ = krate_merge::json_patch(object.clone(), patch);
+    if let Ok(merged) = krate_merge::merge_patch(object.clone(), patch) {
         // A merge patch that was applied changes nothing the second time.
-        let again = krate_merge::json::merge_patch(merged.clone(), patch);
+        let again = krate_merge::merge_patch(merged.clone(), patch);
         assert!(again.is_ok_and(|again| again == merged));
     }
     if let Some(pod) = schema::of_kind("", "v1", "Pod") {
-        let _ = krate_merge::strategic::strategic_merge_patch(pod, object, patch);
+        let _ = krate_merge::strategic_merge_patch(pod, object, patch);
     }
 });

@@ -23,7 +23,7 @@ use crate::volumes::claims::Claims;
 use crate::volumes::mount::Mounter;
 use crate::volumes::tokens::Tokens;
 use crate::workers::Workers;
-use krate_api::types::core::v1::{Pod, Service};
+use krate_api::types::core::v1::{Node, Pod, Service};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Supervisor};
 use krate_client::informer::{Informer, Source};
@@ -181,7 +181,10 @@ impl Running {
 
     /// Starts everything that runs beside the pods' workers.
     fn start_tasks(&self, config: Config, node: NodeSpec, recorder: Recorder, supervisor: &Supervisor) {
+        let (transport, rng, metrics) = (config.transport.clone(), &config.rng, &config.metrics);
+        let me = Source::of::<Node>().fields(&format!("metadata.name={}", config.node_name));
         let agent = NodeAgent {
+            own: Informer::start(me, transport, rng, metrics, supervisor),
             spec: node,
             transport: config.transport.clone(),
             runtime: config.runtime.clone(),

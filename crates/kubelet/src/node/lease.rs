@@ -7,6 +7,7 @@ use krate_base::Clock;
 use krate_client::{Api, Transport};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 const NAMESPACE: &str = "kube-node-lease";
 /// `nodeLeaseDurationSeconds`; renewed after a quarter of it.
@@ -20,13 +21,18 @@ pub async fn keep(node: &str, uid: &str, transport: Arc<dyn Transport>, clock: &
     let api: Api<Lease> = Api::new(transport).managed_by("kubelet");
     let mut last: Option<Arc<Lease>> = None;
     loop {
-        let pause = match renew(&api, node, uid, last.take(), clock).await {
-            Ok(lease) => {
+        // A request that hangs must not cost more than one renewal.
+        let pause = match timeout(RENEW_EVERY, renew(&api, node, uid, last.take(), clock)).await {
+            Ok(Ok(lease)) => {
                 last = Some(lease);
                 RENEW_EVERY
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "the node's lease could not be renewed");
+                RETRY
+            }
+            Err(late) => {
+                tracing::warn!(error = %late, "the node's lease could not be renewed");
                 RETRY
             }
         };

@@ -17,7 +17,7 @@ use krate_api::types::core::v1::{Node, NodeSpec as ApiSpec, NodeStatus, ObjectRe
 use krate_api::{Kind as _, Status};
 use krate_base::{Clock, Rng, Shutdown, Timestamp};
 use krate_client::recorder::Recorder;
-use krate_client::{Api, PatchKind, Transport};
+use krate_client::{Api, Informer, PatchKind, Transport};
 use krate_runtime::cri::{Images, Runtime};
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -40,6 +40,8 @@ pub struct NodeAgent {
     pub transport: Arc<dyn Transport>,
     pub runtime: Arc<dyn Runtime>,
     pub images: Arc<dyn Images>,
+    /// The node itself, as the API has it.
+    pub own: Informer<Node>,
     /// What the node runs out of.
     pub pressures: watch::Receiver<BTreeSet<Pressure>>,
     pub recorder: Recorder,
@@ -114,6 +116,7 @@ impl NodeAgent {
     async fn report(&self, api: &Api<Node>, mut last: Arc<Node>) {
         let mut reported: Option<Instant> = None;
         let (mut images, mut pressures) = (self.images.changes(), self.pressures.clone());
+        let mut doubts = self.doubts();
         loop {
             let now = self.clock.now_seconds();
             let wanted = status::compute(&self.spec, &self.observe().await, last.status.as_ref(), now);
@@ -128,7 +131,7 @@ impl NodeAgent {
                     Err(error) => tracing::warn!(%error, "the node's status could not be written"),
                 }
             }
-            // Images and pressure tell of themselves. A runtime that is not ready, or an API that does not take
+            // Images, pressure and others' doubts tell of themselves. A runtime that is not ready, or an API that does not take
             // the status, is asked again.
             let well = status::is_ready(&wanted) && reported.is_some_and(|at| at.elapsed() < REPORT_EVERY);
             let pause = if well { REPORT_EVERY } else { UPDATE_EVERY };
@@ -136,11 +139,28 @@ impl NodeAgent {
                 () = tokio::time::sleep(pause) => Ok(()),
                 told = images.changed() => told,
                 told = pressures.changed() => told,
+                told = doubts.changed() => {
+                    if let Some(node) = doubts.borrow_and_update().clone() {
+                        last = node;
+                    }
+                    told
+                }
             };
             if told.is_err() {
                 tokio::time::sleep(UPDATE_EVERY).await;
             }
         }
+    }
+
+    /// The node whenever somebody has written that nothing is known of it: to be answered at once.
+    fn doubts(&self) -> watch::Receiver<Option<Arc<Node>>> {
+        let (tell, doubts) = watch::channel(None);
+        self.own.subscribe(move |_, new: Option<&Arc<Node>>| {
+            if let Some(node) = new.filter(|node| status::is_doubted(node)) {
+                tell.send_replace(Some(node.clone()));
+            }
+        });
+        doubts
     }
 
     async fn write(&self, api: &Api<Node>, wanted: &NodeStatus, now: Timestamp) -> Result<Arc<Node>, Status> {

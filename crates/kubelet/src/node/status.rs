@@ -5,7 +5,7 @@ use crate::eviction::{self, Pressure, threshold::Signal};
 use krate_api::meta::Time;
 use krate_api::quantity::{Format, Quantity as Exact};
 use krate_api::types::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
     NodeSystemInfo,
 };
 use krate_base::Timestamp;
@@ -194,6 +194,14 @@ fn ready(runtime: &cri::Result<RuntimeStatus>) -> Result<(), String> {
 #[must_use]
 pub fn is_ready(status: &NodeStatus) -> bool {
     status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Whether the control plane has written that nothing is known of the node any more: it was not heard of for too
+/// long, and pods are taken from it until it speaks again.
+#[must_use]
+pub fn is_doubted(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "Unknown")
 }
 
 fn condition(

@@ -25,7 +25,7 @@ use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How often the lease is renewed.
 const RENEW: Duration = Duration::from_secs(10);
@@ -77,6 +77,8 @@ struct Kubelet {
     nodes: Api<Node>,
     pods: Api<Pod>,
     leases: Api<Lease>,
+    /// Somebody has written that nothing is known of the node.
+    doubted: Arc<Notify>,
 }
 
 struct Life {
@@ -156,6 +158,7 @@ impl Kubelet {
             nodes: Api::new(transport.clone()).managed_by("kubelet"),
             pods: Api::new(transport.clone()).managed_by("kubelet"),
             leases: Api::new(transport.clone()).managed_by("kubelet"),
+            doubted: Arc::default(),
             transport,
         }
     }
@@ -245,8 +248,13 @@ impl Kubelet {
                     RENEW
                 }
             };
-            // The sender lives in the machine: the wait ends by its time or by a change only.
-            let _ = tokio::time::timeout(pause, ill.changed()).await;
+            // The sender lives in the machine: this wait ends by a change only.
+            tokio::select! {
+                biased;
+                _ = ill.changed() => {}
+                () = self.doubted.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
         }
     }
 
@@ -265,8 +273,12 @@ impl Kubelet {
                 to.add(key(pod));
             }
         });
-        let (to, all) = (queue.clone(), pods.clone());
+        let (to, all, doubted) = (queue.clone(), pods.clone(), self.doubted.clone());
         nodes.subscribe(move |old, new| {
+            let conditions = new.and_then(|node| node.status.as_ref()?.conditions.as_ref());
+            if conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "Unknown") {
+                doubted.notify_one();
+            }
             let range = |node: Option<&Arc<Node>>| node.and_then(|n| n.spec.as_ref()?.pod_cidr.clone());
             if range(old) != range(new) {
                 all.keys().into_iter().for_each(|key| to.add(key));

@@ -209,6 +209,16 @@ fn every_seed_comes_to_its_end() {
     assert!(failed.is_empty(), "{} of {} seeds failed: {:?}", failed.len(), seeds.len(), failed.keys());
 }
 
+/// Seeds that once found something: a ReplicaSet that only a cache still had, a garbage collector that forgot, a
+/// kubelet that left a doubted node in doubt.
+#[test]
+fn what_was_found_stays_fixed() {
+    for seed in [143, 1009, 54_470_924] {
+        let Played { result, log, .. } = run(seed);
+        assert!(result.is_ok(), "seed {seed}: {result:?}\n{}", log.join("\n"));
+    }
+}
+
 /// What cannot be told apart by anything that is in the cluster at its end was the same story.
 #[test]
 fn a_seed_is_the_same_story_twice() {
