@@ -3,6 +3,7 @@
 mod support;
 
 use krate_runtime::cri::*;
+use std::sync::Arc;
 use std::time::Duration;
 use support::{container, ended, exec, on_node, start, texts};
 
@@ -132,6 +133,36 @@ fn stopping_asks_first_and_kills_then() {
         runtime.stop_container(&stubborn, Duration::from_millis(50)).await.unwrap();
         assert_eq!(runtime.container_status(&stubborn).await.unwrap().exit_code, 137);
         runtime.stop_container(&stubborn, Duration::from_secs(1)).await.unwrap();
+        runtime.remove_pod_sandbox(&sandbox).await.unwrap();
+    });
+}
+
+#[test]
+fn a_container_is_asked_to_end_once() {
+    on_node(|node| async move {
+        let runtime = Arc::new(node.open().await);
+        let pod = node.pod("once");
+        let sandbox = runtime.run_pod_sandbox(&pod, "").await.unwrap();
+        let counting = container(
+            "counting",
+            &["wait-for", "SIGTERM", "+", "wait-for", "SIGTERM", "+", "print", "twice"],
+        );
+        let id = start(&runtime, &sandbox, &pod, &counting).await;
+        let printed = async |words: &str| {
+            while !node.printed("once", "counting").contains(words) {
+                tokio::task::yield_now().await;
+            }
+        };
+        printed("ready\n").await;
+        let first = {
+            let (runtime, id) = (runtime.clone(), id.clone());
+            tokio::spawn(async move { runtime.stop_container(&id, Duration::from_secs(30)).await })
+        };
+        printed("got SIGTERM\nready\n").await;
+        first.abort();
+        runtime.stop_container(&id, Duration::from_millis(200)).await.unwrap();
+        assert_eq!(node.printed("once", "counting"), "ready\ngot SIGTERM\nready\n");
+        assert_eq!(runtime.container_status(&id).await.unwrap().exit_code, 137);
         runtime.remove_pod_sandbox(&sandbox).await.unwrap();
     });
 }

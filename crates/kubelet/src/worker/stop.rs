@@ -3,9 +3,11 @@
 use super::Worker;
 use crate::observed::{Observed, PodRuntime};
 use crate::spec::{self, Role};
+use crate::sync::backoff::plus;
 use crate::sync::plan::{Cause, Stop};
 use crate::{events, hooks};
 use krate_api::types::core::v1::{Container, LifecycleHandler};
+use krate_base::Timestamp;
 use krate_runtime::cri::Error;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +19,8 @@ const LEAST: Duration = Duration::from_secs(2);
 
 struct Stopping {
     name: String,
-    grace: Duration,
+    /// When it is killed.
+    ends_at: Timestamp,
     task: AbortHandle,
 }
 
@@ -38,9 +41,10 @@ impl Stops {
         self.0.values().any(|s| s.name == name)
     }
 
-    /// Whether a stop goes on that would take longer than `grace`.
-    fn is_slower_than(&self, id: &str, grace: Duration) -> bool {
-        self.0.get(id).is_some_and(|s| grace < s.grace)
+    /// Whether a stop goes on that would end later than at `ends_at`, by a second at least: graces are whole
+    /// seconds, and what is left of one shrinks while one looks.
+    fn is_slower_than(&self, id: &str, ends_at: Timestamp) -> bool {
+        self.0.get(id).is_some_and(|s| plus(ends_at, Duration::from_secs(1)) <= s.ends_at)
     }
 }
 
@@ -69,7 +73,7 @@ impl Worker {
     /// Stops a container of a pod that ends, within `grace`. A stop that goes on is hurried if it would
     /// take longer.
     pub(super) fn stop_to_end(&mut self, observed: &Observed, grace: Duration, runtime: &PodRuntime) {
-        if self.stops.is_slower_than(observed.id(), grace) {
+        if self.stops.is_slower_than(observed.id(), plus(self.now(), grace)) {
             if let Some(slow) = self.stops.0.remove(observed.id()) {
                 slow.task.abort();
             }
@@ -150,7 +154,8 @@ impl Worker {
         };
         // When the kubelet ends, the next one goes on with the stop.
         let task = tokio::spawn(async move { shutdown.run_until_cancelled(work).await });
-        let stopping = Stopping { name: name.to_owned(), grace, task: task.abort_handle() };
+        let ends_at = plus(self.now(), grace);
+        let stopping = Stopping { name: name.to_owned(), ends_at, task: task.abort_handle() };
         self.stops.0.insert(id.to_owned(), stopping);
     }
 

@@ -13,6 +13,7 @@ use crate::shim::protocol::{Answer, Request};
 use crate::shim::spec::{CONTAINER_FILE, CONTAINERS, ContainerSpec, Exited};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// How long a killed process may take to disappear: longer means that the kernel cannot end it.
@@ -162,11 +163,11 @@ impl EmbeddedRuntime {
             (record.id.clone(), signal_number(&record.stop_signal).unwrap_or(libc::SIGTERM))
         };
         let sandbox = self.sandbox(&container.sandbox())?;
-        if !timeout.is_zero() {
-            let asked = Request::Signal { container: id.clone(), signal, all: false };
-            if tell(&sandbox.folder, &asked).await? && ended(container, timeout).await {
-                return Ok(());
-            }
+        if !timeout.is_zero()
+            && ask_to_end(container, &sandbox.folder, signal).await?
+            && ended(container, timeout).await
+        {
+            return Ok(());
         }
         let killed = Request::Signal { container: id.clone(), signal: libc::SIGKILL, all: true };
         tell(&sandbox.folder, &killed).await?;
@@ -235,6 +236,19 @@ impl EmbeddedRuntime {
         }
         container.update(|record| record.config.linux.resources = Some(merged))
     }
+}
+
+/// Sends the stop signal, once in a container's life; `false` when it does not run any more.
+async fn ask_to_end(container: &ContainerEntry, folder: &Path, signal: i32) -> Result<bool> {
+    if container.asked.swap(true, Ordering::Relaxed) {
+        return Ok(true);
+    }
+    let id = container.record.lock().id.clone();
+    let told = tell(folder, &Request::Signal { container: id, signal, all: false }).await;
+    if !matches!(told, Ok(true)) {
+        container.asked.store(false, Ordering::Relaxed);
+    }
+    told
 }
 
 /// Sends a request about a running container; `false` when it does not run any more.

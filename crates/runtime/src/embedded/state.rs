@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::watch;
 
 pub const SANDBOX_RECORD: &str = "sandbox.json";
@@ -81,6 +82,8 @@ pub struct ContainerEntry {
     pub phase: watch::Sender<Phase>,
     /// One at a time: start and remove.
     pub turn: tokio::sync::Mutex<()>,
+    /// It was sent its stop signal. A second one would run a program's handler twice.
+    pub asked: AtomicBool,
 }
 
 #[derive(Default)]
@@ -154,6 +157,7 @@ impl ContainerEntry {
             record: Mutex::new(record),
             phase: watch::Sender::new(phase),
             turn: tokio::sync::Mutex::new(()),
+            asked: AtomicBool::new(false),
         }
     }
 
