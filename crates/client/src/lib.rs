@@ -18,6 +18,7 @@ pub mod remote;
 pub mod request;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod tls;
 pub mod url;
 
 pub use api::{Api, DynamicApi, List};

@@ -1,11 +1,11 @@
 //! Getting to know a server's authority by the digest of its key: what a machine that joins with a token is
 //! told beside it. The connection is given up before a byte of ours has been sent to anybody else.
 
-use crate::remote::RemoteError;
+use crate::tls;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, RootCertStore};
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use tokio::net::TcpStream;
@@ -24,8 +24,8 @@ pub enum Error {
     Certificate,
     #[error("cannot connect to {0}: {1}")]
     Connect(String, std::io::Error),
-    #[error(transparent)]
-    Tls(#[from] RemoteError),
+    #[error("{0}")]
+    Verify(rustls::Error),
 }
 
 /// `sha256:` and the digest of a certificate's public key (its SubjectPublicKeyInfo), as `kubeadm` writes it.
@@ -52,75 +52,31 @@ pub async fn authority(server: &str, hash: &str) -> Result<String, Error> {
     let (host, _) = target.rsplit_once(':').ok_or_else(wrong)?;
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name = ServerName::try_from(host).map_err(|_| wrong())?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Arc::new(Pinned { hash: hash.to_ascii_lowercase(), provider: provider.clone() });
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| RemoteError::Credentials(e.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier.clone())
-        .with_no_client_auth();
     let failed = |error| Error::Connect(target.to_owned(), error);
+    let tls = tls::any_server().map_err(Error::Verify)?;
     let stream = TcpStream::connect(target).await.map_err(failed)?;
-    let stream =
-        tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await.map_err(failed)?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    let stream = connector.connect(name.clone(), stream).await.map_err(failed)?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-    let authority = chain.iter().find(|c| verifier.is_pinned(c)).ok_or(Error::Certificate)?;
+    let authority = verified(chain, &hash.to_ascii_lowercase(), &name).map_err(Error::Verify)?;
     Ok(pem::encode(&pem::Pem::new("CERTIFICATE", authority.to_vec())))
 }
 
-/// Takes the authority that has the digest as the only one, and verifies the server against it.
-#[derive(Debug)]
-struct Pinned {
-    hash: String,
-    provider: Arc<rustls::crypto::CryptoProvider>,
-}
-
-impl Pinned {
-    fn is_pinned(&self, certificate: &CertificateDer<'_>) -> bool {
-        hash_of(certificate).is_some_and(|hash| hash == self.hash)
-    }
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let authority = intermediates.iter().find(|c| self.is_pinned(c)).ok_or_else(unknown)?;
-        let mut roots = RootCertStore::empty();
-        roots.add(authority.clone().into_owned())?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone());
-        let verifier = verifier.build().map_err(|e| rustls::Error::General(e.to_string()))?;
-        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+/// The authority of a chain that has the digest and has signed the chain's first certificate for this name.
+fn verified<'c>(
+    chain: &'c [CertificateDer<'c>],
+    hash: &str,
+    name: &ServerName<'_>,
+) -> Result<&'c CertificateDer<'c>, rustls::Error> {
+    let unknown = || rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+    let (leaf, rest) = chain.split_first().ok_or_else(unknown)?;
+    let pinned = |c: &&CertificateDer<'_>| hash_of(c).is_some_and(|h| h == hash);
+    let authority = rest.iter().find(pinned).ok_or_else(unknown)?;
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.clone().into_owned())?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+    let verifier = verifier.build().map_err(|e| rustls::Error::General(e.to_string()))?;
+    verifier.verify_server_cert(leaf, rest, name, &[], UnixTime::now())?;
+    Ok(authority)
 }

@@ -1,7 +1,7 @@
 //! What every namespace is given: the service account `default`, and the authority of the API as a
 //! ConfigMap; and the tokens of service accounts that are kept in Secrets.
 
-use crate::env::{Env, SecretToken, SignToken, synced};
+use crate::env::{Env, SecretToken, SignToken, synced, wake_due};
 use crate::meta;
 use k8s_openapi::ByteString;
 use krate_api::Status;
@@ -29,12 +29,7 @@ fn per_namespace<K: krate_api::Kind>(
     objects: &Informer<K>,
     only: &'static str,
 ) {
-    let q = queue.clone();
-    namespaces.subscribe(move |_, new| {
-        if let Some(namespace) = new {
-            q.add(meta::name(&namespace.metadata));
-        }
-    });
+    wake_due(namespaces, queue, |_| true);
     let q = queue.clone();
     objects.subscribe(move |old, new| {
         if let Some(object) = new.or(old).filter(|o| meta::name(o.meta()) == only) {
@@ -151,12 +146,7 @@ pub fn start_tokens(env: &Env) {
         let account = meta::annotation(&secret.metadata, ACCOUNT_NAME).unwrap_or_default();
         vec![krate_api::object::key(meta::namespace(&secret.metadata), account)]
     });
-    let q = queue.clone();
-    secrets.subscribe(move |_, new| {
-        if let Some(secret) = new {
-            q.add(meta::key(&secret.metadata));
-        }
-    });
+    wake_due(&secrets, &queue, |_| true);
     let q = queue.clone();
     accounts.subscribe(move |old, new| {
         if let Some(account) = new.or(old).filter(|_| old.is_none() || new.is_none()) {

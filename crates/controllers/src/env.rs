@@ -1,13 +1,14 @@
 //! What controllers are given to work with.
 
 use crate::certificates::Certify;
+use crate::meta;
 use futures::future::BoxFuture;
 use krate_api::{Catalogue, Kind};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Supervisor};
 use krate_client::controller::{self, Outcome};
 use krate_client::queue::Key;
-use krate_client::{Api, Informers, Queue, Recorder, Transport};
+use krate_client::{Api, Informer, Informers, Queue, Recorder, Transport};
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::future::Future;
@@ -214,6 +215,16 @@ impl Env {
             }
         });
     }
+}
+
+/// Adds the key of every object that is new or changed and that `due` finds work in.
+pub(crate) fn wake_due<K: Kind>(informer: &Informer<K>, queue: &Queue, due: fn(&K) -> bool) {
+    let queue = queue.clone();
+    informer.subscribe(move |_, new| {
+        if let Some(object) = new.filter(|object| due(object)) {
+            queue.add(meta::key(object.meta()));
+        }
+    });
 }
 
 /// A future factory that waits for several informers.

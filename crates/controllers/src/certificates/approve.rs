@@ -3,8 +3,7 @@
 
 use super::request::Requested;
 use super::{ACCOUNT, CLIENT, KUBELET_CLIENT, KUBELET_SERVING, is, is_issued};
-use crate::env::{Env, synced};
-use crate::meta;
+use crate::env::{Env, synced, wake_due};
 use krate_api::Status;
 use krate_api::types::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec, SubjectAccessReviewStatus,
@@ -63,12 +62,7 @@ fn asks_for_itself(spec: &CertificateSigningRequestSpec, requested: &Requested) 
 pub fn start(env: &Env) {
     let requests = env.informers.of::<CertificateSigningRequest>();
     let queue: Queue = env.queue("certificate_approving");
-    let q = queue.clone();
-    requests.subscribe(move |_, new| {
-        if let Some(request) = new.filter(|r| is_open(r)) {
-            q.add(meta::name(&request.metadata));
-        }
-    });
+    wake_due(&requests, &queue, is_open);
     let (api, reviews): (Api<CertificateSigningRequest>, Api<SubjectAccessReview>) =
         (env.api(ACCOUNT), env.api(ACCOUNT));
     let clock = env.clock.clone();

@@ -2,7 +2,7 @@
 //! answered after a day, and those whose certificate has expired.
 
 use super::{ACCOUNT, certificate, condition};
-use crate::env::{Env, synced};
+use crate::env::{Env, synced, wake_due};
 use crate::meta;
 use jiff::{SignedDuration, Timestamp};
 use krate_api::Status;
@@ -17,12 +17,7 @@ const PENDING: SignedDuration = SignedDuration::from_hours(24);
 pub fn start(env: &Env) {
     let requests = env.informers.of::<CertificateSigningRequest>();
     let queue: Queue = env.queue("certificate_cleaning");
-    let q = queue.clone();
-    requests.subscribe(move |_, new| {
-        if let Some(request) = new {
-            q.add(meta::name(&request.metadata));
-        }
-    });
+    wake_due(&requests, &queue, |_| true);
     let (api, clock): (Api<CertificateSigningRequest>, _) = (env.api(ACCOUNT), env.clock.clone());
     env.run(&queue, 1, synced!(requests), move |name: String| {
         let (requests, api, clock) = (requests.clone(), api.clone(), clock.clone());

@@ -2,8 +2,7 @@
 
 use super::request::Requested;
 use super::{ACCOUNT, CLIENT, KUBELET_CLIENT, KUBELET_SERVING, is, is_issued};
-use crate::env::{Env, synced};
-use crate::meta;
+use crate::env::{Env, synced, wake_due};
 use k8s_openapi::ByteString;
 use krate_api::Status;
 use krate_api::meta::Time;
@@ -30,12 +29,7 @@ pub fn start(env: &Env) {
     let Some(certify) = env.certify.clone() else { return };
     let requests = env.informers.of::<CertificateSigningRequest>();
     let queue: Queue = env.queue("certificate_signing");
-    let q = queue.clone();
-    requests.subscribe(move |_, new| {
-        if let Some(request) = new.filter(|r| waits(r)) {
-            q.add(meta::name(&request.metadata));
-        }
-    });
+    wake_due(&requests, &queue, waits);
     let (api, clock): (Api<CertificateSigningRequest>, _) = (env.api(ACCOUNT), env.clock.clone());
     env.run(&queue, 1, synced!(requests), move |name: String| {
         let (requests, api, clock, certify) = (requests.clone(), api.clone(), clock.clone(), certify.clone());

@@ -10,7 +10,7 @@ mod stale;
 #[cfg(test)]
 mod tests;
 
-use crate::env::{Env, synced};
+use crate::env::{Env, synced, wake_due};
 use crate::meta;
 use crate::pods::{self, PodView};
 use krate_api::labels::Selector;
@@ -62,12 +62,7 @@ pub fn start(env: &Env) {
         queue: env.queue("disruption"),
         marked: env.queue("stale_pod_disruption"),
     });
-    let queue = controller.queue.clone();
-    budgets.subscribe(move |_, new| {
-        if let Some(budget) = new {
-            queue.add(meta::key(&budget.metadata));
-        }
-    });
+    wake_due(&budgets, &controller.queue, |_| true);
     let c = controller.clone();
     pods.subscribe(move |old, new| c.pod_changed(old, new));
     let owners = &controller.owners;

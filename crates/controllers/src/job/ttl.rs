@@ -1,7 +1,7 @@
 //! Removes finished Jobs `ttlSecondsAfterFinished` after their end, with their pods.
 
 use super::plan::{condition, is_finished};
-use crate::env::{Env, synced};
+use crate::env::{Env, synced, wake_due};
 use crate::meta;
 use jiff::{SignedDuration, Timestamp};
 use krate_api::Status;
@@ -15,12 +15,7 @@ const ACCOUNT: &str = "ttl-after-finished-controller";
 pub fn start(env: &Env) {
     let jobs = env.informers.of::<Job>();
     let queue: Queue = env.queue("ttl_jobs_to_delete");
-    let q = queue.clone();
-    jobs.subscribe(move |_, new| {
-        if let Some(job) = new.filter(|j| time_of_death(j).is_some()) {
-            q.add(meta::key(&job.metadata));
-        }
-    });
+    wake_due(&jobs, &queue, |job| time_of_death(job).is_some());
     let (api, clock): (Api<Job>, _) = (env.api(ACCOUNT), env.clock.clone());
     env.run(&queue, 5, synced!(jobs), move |key: String| {
         let (api, clock, jobs) = (api.clone(), clock.clone(), jobs.clone());

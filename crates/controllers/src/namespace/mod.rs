@@ -7,7 +7,7 @@ mod conditions;
 #[cfg(test)]
 mod tests;
 
-use crate::env::{Env, Resources, synced};
+use crate::env::{Env, Resources, synced, wake_due};
 use crate::meta;
 use crate::pods;
 use conditions::Remains;
@@ -40,12 +40,7 @@ struct Controller {
 pub fn start(env: &Env) {
     let (namespaces, pods) = (env.informers.of::<Namespace>(), pods::informer(&env.informers));
     let queue: Queue = env.queue("namespace");
-    let q = queue.clone();
-    namespaces.subscribe(move |_, new| {
-        if let Some(namespace) = new.filter(|n| n.metadata.deletion_timestamp.is_some()) {
-            q.add(meta::name(&namespace.metadata));
-        }
-    });
+    wake_due(&namespaces, &queue, |namespace| namespace.metadata.deletion_timestamp.is_some());
     // The last pod of a namespace is what the rest waits for.
     let (q, n) = (queue.clone(), namespaces.clone());
     pods.subscribe(move |old, new| {

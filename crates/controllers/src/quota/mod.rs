@@ -4,7 +4,7 @@
 //! into or out of a quota's scope, and when a quota is new or changes. Only resources that a quota names
 //! are followed, by their metadata.
 
-use crate::env::{Env, Resources, synced};
+use crate::env::{Env, Resources, synced, wake_due};
 use crate::meta::{self, Slim};
 use crate::pods::{self, PodView};
 use krate_api::quantity::Quantity;
@@ -47,12 +47,7 @@ pub fn start(env: &Env) {
         env: env.clone(),
         followed: Mutex::default(),
     });
-    let q = queue.clone();
-    quotas.subscribe(move |_, new| {
-        if let Some(quota) = new.filter(|quota| is_new(quota)) {
-            q.add(meta::key(&quota.metadata));
-        }
-    });
+    wake_due(&quotas, &queue, is_new);
     let first = controller.clone();
     // What changed while nobody looked is counted when the term begins.
     quotas.subscribe(move |old, new| {

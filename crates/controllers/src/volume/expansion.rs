@@ -3,7 +3,7 @@
 //! their own resizers.
 
 use super::provisioner::is_ours;
-use crate::env::{Env, synced};
+use crate::env::{Env, synced, wake_due};
 use crate::meta;
 use krate_api::Status;
 use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -42,12 +42,7 @@ pub fn start(env: &Env) {
         clock: env.clock.clone(),
     });
     let queue: Queue = env.queue("volume_expand");
-    let q = queue.clone();
-    claims.subscribe(move |_, new| {
-        if let Some(claim) = new.filter(|c| wants_more(c)) {
-            q.add(meta::key(&claim.metadata));
-        }
-    });
+    wake_due(&claims, &queue, wants_more);
     env.run(&queue, 2, synced!(claims, volumes), move |key: String| {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await.map(|()| Outcome::Done) }

@@ -2,7 +2,7 @@
 //! give and take.
 
 use super::{finalizer, has_finalizer};
-use crate::env::{Env, synced};
+use crate::env::{Env, synced, wake_due};
 use crate::meta;
 use crate::pods::{self, PodView};
 use krate_api::Status;
@@ -31,15 +31,8 @@ pub fn start_claims(env: &Env) {
         users: pods::by_claim(&pods),
     });
     let queue: Queue = env.queue("pvcprotection");
-    let q = queue.clone();
-    claims.subscribe(move |_, new| {
-        let due = |claim: &&Arc<PersistentVolumeClaim>| {
-            let deleting = claim.metadata.deletion_timestamp.is_some();
-            has_finalizer(&***claim, CLAIM_PROTECTION) == deleting
-        };
-        if let Some(claim) = new.filter(due) {
-            q.add(meta::key(&claim.metadata));
-        }
+    wake_due(&claims, &queue, |claim| {
+        has_finalizer(claim, CLAIM_PROTECTION) == claim.metadata.deletion_timestamp.is_some()
     });
     let (q, c) = (queue.clone(), controller.clone());
     pods.subscribe(move |old, new| {
@@ -93,12 +86,7 @@ fn uses(pod: &PodView) -> bool {
 pub fn start_volumes(env: &Env) {
     let volumes = env.informers.of::<PersistentVolume>();
     let queue: Queue = env.queue("pvprotection");
-    let q = queue.clone();
-    volumes.subscribe(move |_, new| {
-        if let Some(volume) = new.filter(|v| volume_is_due(v)) {
-            q.add(meta::name(&volume.metadata).to_owned());
-        }
-    });
+    wake_due(&volumes, &queue, volume_is_due);
     let (api, cache): (Api<PersistentVolume>, _) = (env.api(VOLUMES_ACCOUNT), volumes.clone());
     env.run(&queue, 1, synced!(volumes), move |name: String| {
         let (api, cache) = (api.clone(), cache.clone());

@@ -1,6 +1,8 @@
 //! A cluster for one test: started with the program under test, driven with kubectl, removed at the end.
 
 use crate::tools;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -39,6 +41,13 @@ pub fn krate() -> Command {
 
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// The control groups below `krate/` of that name, in every hierarchy.
+pub fn groups(name: &str) -> Vec<PathBuf> {
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|e| e.path());
+    let roots = hierarchies.chain([Path::new("/sys/fs/cgroup").to_owned()]);
+    roots.map(|root| root.join("krate").join(name)).filter(|group| group.is_dir()).collect()
 }
 
 impl Cluster {
@@ -228,11 +237,9 @@ impl Cluster {
 
     /// The processes of a node (its own, its shims, its containers), by the node's control group.
     pub fn node_pids(&self, node: &str) -> Vec<i32> {
-        let group = format!("krate/{}/{node}", self.name);
-        let roots = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(|r| Path::new(r).join(&group));
-        let root = roots.into_iter().find(|r| r.exists()).expect("the node has a control group");
         let mut pids = Vec::new();
-        let mut folders = vec![root];
+        let mut folders = groups(&format!("{}/{node}", self.name));
+        assert!(!folders.is_empty(), "the node has a control group");
         while let Some(folder) = folders.pop() {
             let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
             pids.extend(text.lines().filter_map(|l| l.parse::<i32>().ok()));
@@ -245,7 +252,17 @@ impl Cluster {
                     .filter(|p| p.is_dir()),
             );
         }
+        pids.sort_unstable();
+        pids.dedup();
         pids
+    }
+
+    /// Kills every process of a node: its own, its shims, its containers.
+    pub fn kill_node(&self, node: &str) {
+        for pid in self.node_pids(node) {
+            // It may have gone with another one.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
     }
 
     /// The pid of a node's own process (server or agent).

@@ -1,6 +1,6 @@
 //! A server, and a node that joins it with a token, as on two hosts.
 
-use crate::cluster::krate;
+use crate::cluster::{groups, krate};
 use crate::{tools, world};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -40,9 +40,7 @@ fn until<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
 
 /// Removes the control groups of a node that has ended.
 fn remove_groups(name: &str) {
-    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|e| e.path());
-    for root in hierarchies.chain([Path::new("/sys/fs/cgroup").to_owned()]) {
-        let top = root.join("krate").join(name);
+    for top in groups(name) {
         let mut folders = vec![top];
         let mut found = Vec::new();
         while let Some(folder) = folders.pop().filter(|f| f.is_dir()) {

@@ -50,9 +50,7 @@ spec:
     };
     let before = place(&c);
     assert!(before.contains("node-2"), "{before}");
-    for pid in c.node_pids("node-2") {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
+    c.kill_node("node-2");
     c.until(&["get", "node", "node-2"], "the node to be seen as lost", |out| out.contains("NotReady"));
     let after =
         c.until(&["get", "pods", "-l", "app=keeper", "-o", "wide"], "the pod on the other node", |out| {

@@ -3,8 +3,6 @@
 
 use crate::cluster::Cluster;
 use crate::tools;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 const PRIMARY: &str = "redis-0.redis.default.svc.cluster.local";
 
@@ -103,9 +101,7 @@ fn a_replicated_database_keeps_names_and_data_through_the_loss_of_pods_and_of_a_
     let lost = if node_of(&c, "redis-0") == "node-2" { "redis-0" } else { "redis-1" };
     assert_eq!(node_of(&c, lost), "node-2");
     let before = c.kubectl(&["get", "pod", lost, "-o", uid]);
-    for pid in c.node_pids("node-2") {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
+    c.kill_node("node-2");
     c.until(&["get", "pod", lost], "the pod to be given up", |out| out.contains("Terminating"));
     assert_eq!(c.kubectl(&["get", "pod", lost, "-o", uid]), before);
     c.kubectl(&["taint", "node", "node-2", "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"]);

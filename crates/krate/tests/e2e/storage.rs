@@ -1,8 +1,6 @@
 //! Persistent storage: data that outlives its pod, its node; claims that grow, and what becomes of volumes.
 
 use crate::cluster::Cluster;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 const CLAIM: &str = r#"
 apiVersion: v1
@@ -57,9 +55,7 @@ spec:
     assert!(where_it_runs.contains("node-2"), "{where_it_runs}");
     let first = c.kubectl(&["logs", "-l", "app=keeper"]);
     assert_eq!(first.lines().count(), 1, "{first}");
-    for pid in c.node_pids("node-2") {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-    }
+    c.kill_node("node-2");
     c.until(&["get", "pods", "-l", "app=keeper", "-o", "wide"], "the pod on the other node", |out| {
         out.lines().any(|l| l.contains("node-1") && l.contains("1/1"))
     });
