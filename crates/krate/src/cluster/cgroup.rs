@@ -29,6 +29,17 @@ pub fn hierarchies() -> Vec<PathBuf> {
     found
 }
 
+/// The hierarchies in which a cluster may have left groups: beside its own, the version 2 one that machines with
+/// version 1 mount without controllers, in which the runtime keeps its shims apart.
+fn places() -> Vec<PathBuf> {
+    let mut places = hierarchies();
+    let unified = Path::new(ROOT).join("unified");
+    if unified.join("cgroup.procs").exists() {
+        places.push(unified);
+    }
+    places
+}
+
 /// Moves a process into `group` (made if absent), in every hierarchy.
 pub fn join(group: &str, pid: i32) -> io::Result<()> {
     for hierarchy in hierarchies() {
@@ -68,7 +79,7 @@ fn make(hierarchy: &Path, group: &str) -> io::Result<()> {
 /// Every process in a group and below it.
 pub fn members(group: &str) -> BTreeSet<i32> {
     let mut pids = BTreeSet::new();
-    for hierarchy in hierarchies() {
+    for hierarchy in places() {
         walk(&hierarchy.join(group), &mut |dir| {
             let text = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
             pids.extend(text.lines().filter_map(|l| l.trim().parse::<i32>().ok()));
@@ -110,7 +121,7 @@ fn pidfd(pid: i32) -> Option<std::os::fd::OwnedFd> {
 
 /// Removes a group and what is below it; groups that still hold processes stay.
 pub fn remove(group: &str) {
-    for hierarchy in hierarchies() {
+    for hierarchy in places() {
         walk(&hierarchy.join(group), &mut |dir| {
             let _ = std::fs::remove_dir(dir);
         });

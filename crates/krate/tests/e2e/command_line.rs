@@ -1,6 +1,6 @@
 //! The command line itself: what it refuses, what it prints, what it leaves behind.
 
-use crate::cluster::{Cluster, krate};
+use crate::cluster::{self, Cluster, krate};
 
 #[test]
 fn a_name_or_a_port_that_is_taken_is_refused() {
@@ -33,9 +33,10 @@ fn a_stopped_cluster_is_resumed_with_its_state_and_down_leaves_no_trace() {
     assert!(c.krate_ok(&["status"]).contains("Ready"));
     assert!(c.krate_ok(&["image", "list"]).contains("nginx"));
     assert!(c.krate_ok(&["kubeconfig"]).contains("client-key-data"));
-    let (dir, group) = (c.dir.clone(), format!("/sys/fs/cgroup/pids/krate/{}", c.name));
+    let (dir, name) = (c.dir.clone(), c.name.clone());
+    assert!(!cluster::groups(&name).is_empty());
     drop(c);
     assert!(!dir.exists(), "the state is gone");
-    assert!(!std::path::Path::new(&group).exists(), "the control groups are gone");
+    assert_eq!(cluster::groups(&name), [] as [std::path::PathBuf; 0], "the control groups are gone");
     assert_eq!(mounts(), before, "the machine's mounts are as they were");
 }
