@@ -9,7 +9,7 @@ use crate::request::Transport;
 use krate_api::Status;
 use krate_api::meta::MicroTime;
 use krate_api::types::coordination::v1::{Lease, LeaseSpec};
-use krate_base::{Clock, Rng, Shutdown};
+use krate_base::{Clock, Rng, Shutdown, Supervisor};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,6 +76,16 @@ impl Elector {
             tracing::warn!(lease = %self.name, identity = %self.identity, "the lease is lost");
         }
         self.release().await;
+    }
+
+    /// As [`Elector::run`], with what `start` puts under a supervisor of the term's own.
+    pub async fn supervise(
+        self,
+        supervisor: &Supervisor,
+        shutdown: Shutdown,
+        start: impl Fn(&Supervisor) + Send + Sync,
+    ) {
+        self.run(shutdown, |end| term(supervisor, end, &start)).await;
     }
 
     async fn acquire(&mut self) {
@@ -175,6 +185,14 @@ impl Elector {
             tracing::debug!(lease = %self.name, %status, "cannot release the lease; it will expire");
         }
     }
+}
+
+/// One term of leadership: everything starts afresh, and has ended when this returns.
+pub async fn term(supervisor: &Supervisor, end: Shutdown, start: &(impl Fn(&Supervisor) + Send + Sync)) {
+    let part = supervisor.within(end.clone());
+    start(&part);
+    end.cancelled().await;
+    part.stop().await;
 }
 
 fn holder(lease: &Lease) -> &str {

@@ -47,8 +47,8 @@ pub use certificates::{Certify, Order};
 pub use env::{Cluster, Context, Env, MANAGER, Resources, SecretToken, SignToken};
 pub use volume::provisioner::{RemoveFolder, Storage};
 
-use krate_base::Shutdown;
-use krate_client::Elector;
+use krate_base::Supervisor;
+use krate_client::{Elector, election};
 use std::convert::Infallible;
 
 /// The lease that the controllers of a cluster compete for.
@@ -102,8 +102,9 @@ pub fn start(context: &Context) {
     supervisor.component("controllers", move |shutdown| {
         let context = context.clone();
         async move {
+            let start = |part: &Supervisor| start_all(&context, part);
             if !context.elect {
-                term(&context, shutdown).await;
+                election::term(&context.supervisor, shutdown, &start).await;
                 return Ok::<(), Infallible>(());
             }
             let elector = Elector::new(
@@ -114,20 +115,17 @@ pub fn start(context: &Context) {
                 &context.clock,
                 &context.rng,
             );
-            elector.run(shutdown, |end| term(&context, end)).await;
+            elector.supervise(&context.supervisor, shutdown, start).await;
             Ok(())
         }
     });
 }
 
-/// One term of leadership: everything starts afresh, with caches of its own, and has ended when this returns.
-async fn term(context: &Context, end: Shutdown) {
-    let supervisor = context.supervisor.within(end.clone());
+/// Starts every controller afresh, with caches of its own.
+fn start_all(context: &Context, supervisor: &Supervisor) {
     let env = Env::new(context, supervisor.clone());
     for (name, start) in CONTROLLERS {
         tracing::debug!(controller = name, "starting");
         start(&env);
     }
-    end.cancelled().await;
-    supervisor.stop().await;
 }

@@ -54,10 +54,10 @@ pub enum Command {
 #[derive(ClapArgs, Debug, Clone)]
 pub struct Named {
     /// The cluster's name
-    #[arg(long, default_value = "krate")]
+    #[arg(long, default_value = "krate", global = true)]
     pub name: String,
     /// Folder of the cluster's state [default: /var/lib/krate/NAME]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub data_dir: Option<PathBuf>,
 }
 
@@ -180,6 +180,9 @@ pub struct Server {
     /// Run the control plane only, without a node
     #[arg(long)]
     pub disable_agent: bool,
+    /// Whether controllers and scheduler work only while this server holds their leases
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub leader_elect: bool,
     /// Leave scheduling to another scheduler
     #[arg(long)]
     pub disable_scheduler: bool,
@@ -337,6 +340,7 @@ pub struct ImageBuild {
     /// KEY=VALUE
     #[arg(long, value_name = "K=V")]
     pub env: Vec<String>,
+    /// Folder in which the program runs
     #[arg(long, value_name = "DIR")]
     pub workdir: Option<String>,
     /// User (and group) as UID[:GID] or a name of the image
@@ -396,6 +400,14 @@ mod tests {
     #[test]
     fn the_table_of_arguments_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_cluster_is_named_before_or_after_what_is_done_with_its_images() {
+        for words in [["--name", "a", "list"], ["list", "--name", "a"]] {
+            let args = Args::try_parse_from(["krate", "image"].iter().chain(&words)).unwrap();
+            assert!(matches!(args.command, Command::Image(image) if image.cluster.name == "a"));
+        }
     }
 
     #[test]

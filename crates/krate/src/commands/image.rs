@@ -46,7 +46,12 @@ pub async fn run(args: ImageArgs) -> Outcome<()> {
         ImageCommand::Remove { image } => {
             let next = "See `krate image list`.";
             let name = image.clone();
-            let work = move || store.remove(&name).explain(&format!("{name} cannot be removed"), next);
+            let work = move || {
+                let failed = format!("{name} cannot be removed");
+                let found = store.find(&name).explain(&failed, next)?;
+                found.ok_or_else(|| Failure::new(format!("there is no image {name:?}"), next))?;
+                store.remove(&name).explain(&failed, next)
+            };
             images::off_runtime(work).await?;
             println!("{image} removed");
         }

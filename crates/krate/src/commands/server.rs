@@ -6,7 +6,7 @@ use crate::ui::{Explain, Outcome};
 use crate::wiring::{control, identity, join, node};
 use crate::{cli, host};
 use krate_apiserver::UserInfo;
-use krate_base::{Shutdown, Supervisor};
+use krate_base::{Rng, Shutdown, Supervisor};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 pub fn run(args: Server) -> Outcome<()> {
@@ -58,6 +58,7 @@ async fn serve(args: Server, listeners: Vec<TcpListener>) -> Outcome<()> {
         shared_volumes: args.node.shared_volumes,
         listeners,
         schedule: !args.disable_scheduler,
+        candidate: args.leader_elect.then(|| candidate(&args)).transpose()?,
     };
     let control = control::start(settings, &supervisor).await?;
     if !args.disable_agent {
@@ -99,6 +100,20 @@ async fn serve(args: Server, listeners: Vec<TcpListener>) -> Outcome<()> {
         .await
         .explain("the store could not be closed", "Its acknowledged writes are on the disk.")?;
     Ok(())
+}
+
+/// This server in elections: the same after a restart, which so goes on with the leases that it held.
+fn candidate(args: &Server) -> Outcome<String> {
+    let file = args.data_dir.join("server-id");
+    let id = match std::fs::read_to_string(&file) {
+        Ok(id) => id.trim().to_owned(),
+        Err(_) => {
+            let id = Rng::from_entropy().uuid();
+            identity::write_private(&file, id.as_bytes())?;
+            id
+        }
+    };
+    Ok(format!("{}_{id}", node::name(&args.node)?))
 }
 
 /// An address that a client on this machine can use for a listener.

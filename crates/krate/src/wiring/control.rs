@@ -5,7 +5,8 @@ use crate::ui::{Explain, Failure, Outcome};
 use krate_api::Catalogue;
 use krate_apiserver::{ApiServer, Authority, Config, ServiceRanges, UserInfo};
 use krate_base::{Clock, Rng, Supervisor};
-use krate_store::embedded;
+use krate_client::Elector;
+use krate_store::{Store as _, embedded};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use tokio::sync::watch;
 
 /// The port of the API inside a cluster.
 pub const PORT: u16 = 6443;
+/// The scheduler's user is `system:` and this, and its lease is named so.
+const SCHEDULER: &str = "kube-scheduler";
 /// Place of the address of DNS in the range of Services, by convention.
 pub const DNS_ADDRESS: u32 = 10;
 
@@ -34,6 +37,8 @@ pub struct Settings {
     /// The folder of the volumes that the cluster makes, and whether all nodes see the same files there.
     pub volumes: PathBuf,
     pub shared_volumes: bool,
+    /// This server in the elections of controllers and scheduler. Without it they are taken to be alone.
+    pub candidate: Option<String>,
     /// The address for the administrator's kubeconfig.
     pub public: String,
 }
@@ -73,12 +78,18 @@ pub async fn start(settings: Settings, supervisor: &Supervisor) -> Outcome<Contr
             "Write it as 10.96.0.0/16.",
         )
     })?;
+    tracing::info!(
+        folder = %settings.data_dir.join("store").display(),
+        revision = store.revision(),
+        "the store is open"
+    );
     addons::install(api.transport(UserInfo::apiserver()), dns).await?;
     serve(&api, &settings, supervisor)?;
+    tracing::info!(version = krate_api::KUBERNETES_VERSION, at = %settings.public, "serving the Kubernetes API");
     let resources = watch::Sender::new(api.catalogue());
     start_controllers(&api, &clock, &rng, &settings, &resources, supervisor);
     if settings.schedule {
-        start_scheduler(&api, &clock, &rng, supervisor);
+        start_scheduler(&api, &clock, &rng, settings.candidate.as_deref(), supervisor);
     }
     Ok(Control { api, store, _resources: resources })
 }
@@ -144,7 +155,10 @@ fn start_controllers(
     let transports = move |name: &str| server.transport(UserInfo::component(name));
     let resources = resources.subscribe();
     let (signer, authority) = (api.clone(), api.authority().clone());
+    let alone = krate_controllers::Context::new(transports, clock, rng, api.metrics(), resources, supervisor);
     krate_controllers::start(&krate_controllers::Context {
+        elect: settings.candidate.is_some(),
+        identity: settings.candidate.clone().unwrap_or_else(|| alone.identity.clone()),
         storage: Some(krate_controllers::Storage {
             folder: settings.volumes.clone(),
             shared: settings.shared_volumes,
@@ -163,20 +177,34 @@ fn start_controllers(
         certify: Some(Arc::new(move |order| {
             authority.sign_request(order.request, order.usages, order.lifetime).map_err(|e| e.to_string())
         })),
-        ..krate_controllers::Context::new(transports, clock, rng, api.metrics(), resources, supervisor)
+        ..alone
     });
 }
 
-fn start_scheduler(api: &ApiServer, clock: &Clock, rng: &Rng, supervisor: &Supervisor) {
-    let (api, clock, rng) = (api.clone(), clock.clone(), rng.clone());
-    supervisor.component("scheduler", move |shutdown| {
-        let config = krate_scheduler::Config {
-            transport: api.transport(UserInfo::component("kube-scheduler")),
-            clock: clock.clone(),
-            rng: rng.clone(),
-            profiles: vec![],
-            metrics: api.metrics().clone(),
-        };
-        async move { krate_scheduler::Scheduler::new(config).run(shutdown).await }
-    });
+fn start_scheduler(
+    api: &ApiServer,
+    clock: &Clock,
+    rng: &Rng,
+    candidate: Option<&str>,
+    supervisor: &Supervisor,
+) {
+    let config = krate_scheduler::Config {
+        transport: api.transport(UserInfo::component(SCHEDULER)),
+        clock: clock.clone(),
+        rng: rng.clone(),
+        profiles: vec![],
+        metrics: api.metrics().clone(),
+    };
+    let elector =
+        candidate.map(|id| Elector::new(config.transport.clone(), "kube-system", SCHEDULER, id, clock, rng));
+    let start = move |supervisor: &Supervisor| {
+        let config = config.clone();
+        supervisor.component("scheduler", move |shutdown| {
+            let config = config.clone();
+            async move { krate_scheduler::Scheduler::new(config).run(shutdown).await }
+        });
+    };
+    let Some(elector) = elector else { return start(supervisor) };
+    let whole = supervisor.clone();
+    supervisor.spawn(async move { elector.supervise(&whole, whole.shutdown(), start).await });
 }

@@ -25,13 +25,19 @@ fn a_stopped_cluster_is_resumed_with_its_state_and_down_leaves_no_trace() {
     let before = mounts();
     let c = Cluster::start("resume", 1);
     c.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
+    let leaders = ["kube-controller-manager", "kube-scheduler"].map(|name| leader(&c, name));
+    assert!(leaders.iter().all(|holder| holder.starts_with("node-1_")), "{leaders:?}");
     c.krate_ok(&["down", "--keep"]);
     assert!(c.krate_ok(&["status"]).contains("is stopped"));
     let said = c.up(1);
     assert!(said.ok, "{}", said.err);
     assert_eq!(c.kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]), "b");
+    assert_eq!(["kube-controller-manager", "kube-scheduler"].map(|name| leader(&c, name)), leaders);
     assert!(c.krate_ok(&["status"]).contains("Ready"));
+    assert!(c.krate_ok(&["logs"]).contains("serving the Kubernetes API"));
     assert!(c.krate_ok(&["image", "list"]).contains("nginx"));
+    let absent = c.krate(&["image", "remove", "absent:1"]);
+    assert!(!absent.ok && absent.err.contains("there is no image \"absent:1\""), "{}", absent.err);
     assert!(c.krate_ok(&["kubeconfig"]).contains("client-key-data"));
     let (dir, name) = (c.dir.clone(), c.name.clone());
     assert!(!cluster::groups(&name).is_empty());
@@ -39,4 +45,10 @@ fn a_stopped_cluster_is_resumed_with_its_state_and_down_leaves_no_trace() {
     assert!(!dir.exists(), "the state is gone");
     assert_eq!(cluster::groups(&name), [] as [std::path::PathBuf; 0], "the control groups are gone");
     assert_eq!(mounts(), before, "the machine's mounts are as they were");
+}
+
+/// Who holds one of the control plane's leases.
+fn leader(c: &Cluster, lease: &str) -> String {
+    let holder = ["get", "lease", lease, "-n", "kube-system", "-o", "jsonpath={.spec.holderIdentity}"];
+    c.until(&holder, "a leader", |out| !out.is_empty())
 }

@@ -73,7 +73,10 @@ impl NodeAgent {
         let mut pause = REGISTER_FIRST;
         loop {
             match self.try_register(api).await {
-                Ok(node) => return node,
+                Ok(node) => {
+                    tracing::info!(node = %self.spec.name, "the node is registered");
+                    return node;
+                }
                 Err(error) => tracing::warn!(%error, "the node could not be registered; trying again"),
             }
             tokio::time::sleep(self.rng.jitter(pause, 0.2)).await;

@@ -20,6 +20,7 @@ const NAME_ANNOTATIONS: [&str; 2] = ["io.containerd.image.name", "org.opencontai
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// Files of an archive; a bound against nonsense, far above what images have.
 const MAX_FILES: usize = 100_000;
+const NOT_TAR: &str = "it is not a tar archive";
 
 impl ImageStore {
     /// Imports every image of the archive at `path` that runs on this machine. `name` is given to an image
@@ -159,7 +160,9 @@ impl Contents {
             if count > MAX_FILES {
                 return Err(io::Error::other("too many files for an image archive"));
             }
-            contents.take(blobs, entry?)?;
+            // What the library says of bytes that are no header shows those bytes.
+            let entry = entry.map_err(|error| if count == 0 { io::Error::other(NOT_TAR) } else { error })?;
+            contents.take(blobs, entry)?;
         }
         Ok(contents)
     }

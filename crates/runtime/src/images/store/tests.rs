@@ -152,4 +152,8 @@ fn what_is_no_archive_is_the_users_mistake() {
     let file = archive(&[("README", b"x".to_vec())]);
     let error = store.import(file.path(), None).unwrap_err();
     assert!(matches!(error, Error::InvalidArgument(_)), "{error:?}");
+    let text = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(text.path(), "some\ntext\n".repeat(200)).unwrap();
+    let error = store.import(text.path(), None).unwrap_err().to_string();
+    assert_eq!(error, format!("failed to read {}: it is not a tar archive", text.path().display()));
 }
