@@ -2,7 +2,7 @@
 
 use super::{cgroup_parent, security};
 use crate::observed;
-use crate::spec::{self, resources};
+use crate::spec::{self, resources, sysctls};
 use krate_api::types::core::v1::{Container, Pod};
 use krate_runtime::cri::{
     DnsConfig, LinuxContainerResources, LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata,
@@ -40,17 +40,17 @@ pub fn config(pod: &Pod, setting: Setting<'_>) -> PodSandboxConfig {
         linux: LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(setting.node_group, pod),
             security_context: security::sandbox(pod, setting.seccomp_root),
-            sysctls: sysctls(pod),
+            sysctls: kernel_settings(pod),
             overhead: None,
             resources: Some(pod_resources(pod)),
         },
     }
 }
 
-fn sysctls(pod: &Pod) -> krate_runtime::cri::Map {
+fn kernel_settings(pod: &Pod) -> krate_runtime::cri::Map {
     let context = spec::spec(pod).security_context.as_ref();
     let all = context.and_then(|c| c.sysctls.as_ref()).into_iter().flatten();
-    all.map(|s| (s.name.clone(), s.value.clone())).collect()
+    all.map(|s| (sysctls::dotted(&s.name), s.value.clone())).collect()
 }
 
 /// The host ports that lead to the pod; none in the node's network, where ports are the node's anyway.

@@ -2,7 +2,7 @@
 //!
 //! Following is woken by the file system (inotify) and by the container's end, never by a timer.
 
-mod line;
+pub(crate) mod line;
 mod query;
 pub mod rotate;
 mod tail;

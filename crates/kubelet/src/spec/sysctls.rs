@@ -19,11 +19,25 @@ const SAFE: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
+/// The name with dots between its parts, as the runtime takes it. Where the first separator is a slash, slashes
+/// separate and a dot belongs to a name, such as that of an interface.
+pub fn dotted(name: &str) -> String {
+    if name.find(['.', '/']).is_none_or(|at| name.as_bytes()[at] == b'.') {
+        return name.to_owned();
+    }
+    let swap = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        c => c,
+    };
+    name.chars().map(swap).collect()
+}
+
 /// Why the node does not take the pod for its settings.
 pub fn forbidden(pod: &Pod) -> Option<String> {
     let spec = spec(pod);
     let wanted = spec.security_context.as_ref().and_then(|c| c.sysctls.as_ref()).into_iter().flatten();
-    for name in wanted.map(|s| s.name.replace('/', ".")) {
+    for name in wanted.map(|s| dotted(&s.name)) {
         let why = if !SAFE.contains(&name.as_str()) {
             "not allowlisted"
         } else if name.starts_with("net.") && spec.host_network == Some(true) {
@@ -43,6 +57,13 @@ mod tests {
     use super::*;
     use crate::spec::build;
     use krate_api::types::core::v1::{PodSecurityContext, Sysctl};
+
+    #[test]
+    fn names_are_written_in_two_ways() {
+        assert_eq!(dotted("net/ipv4/conf/eno2.100/rp_filter"), "net.ipv4.conf.eno2/100.rp_filter");
+        assert_eq!(dotted("net.ipv4.conf.eno2/100.rp_filter"), "net.ipv4.conf.eno2/100.rp_filter");
+        assert_eq!(dotted("plain"), "plain");
+    }
 
     #[test]
     fn only_what_is_the_pods_own() {

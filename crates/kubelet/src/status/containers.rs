@@ -105,7 +105,7 @@ fn of_none(
     if let Some(old) = old.filter(|s| ended(s)) {
         return ContainerStatus { ready: old.ready && role == Role::Init, ..old.clone() };
     }
-    let initializing = role == Role::Regular && !spec::init_containers(inputs.pod).is_empty();
+    let initializing = role != Role::Ephemeral && !spec::init_containers(inputs.pod).is_empty();
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
@@ -292,7 +292,10 @@ mod tests {
         assert_eq!(reason(&status.state), "ContainerCreating");
         assert_eq!((status.ready, status.started), (false, Some(false)));
         let with_init = edit(pod("web"), |s| s.init_containers = Some(vec![container("a")]));
-        assert_eq!(reason(&regular(&Case::new(with_init, vec![])).state), "PodInitializing");
+        let case = Case::new(with_init, vec![]);
+        assert_eq!(reason(&regular(&case).state), "PodInitializing");
+        let first = case.compute().init_container_statuses.unwrap().remove(0);
+        assert_eq!(reason(&first.state), "PodInitializing");
     }
 
     #[test]

@@ -232,7 +232,8 @@ fn carry_out(
             } else {
                 std::fs::create_dir_all(&at).map_err(|e| e.to_string())?;
             }
-            let own = |folder: &Path| group.map_or(Ok(()), |g| ownership::give_to_group(folder, g, false));
+            // Nobody in the pod writes these, so its group may read them and no more.
+            let own = |folder: &Path| group.map_or(Ok(()), |g| ownership::give_to_group(folder, g, true));
             atomic::write(&at, &payload, stamp, own).map(drop).map_err(|e| e.to_string())
         }
         Work::Nothing => Ok(()),

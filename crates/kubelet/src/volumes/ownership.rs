@@ -43,5 +43,8 @@ mod tests {
         give_to_group(dir.path(), group, false).unwrap();
         assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o7777, 0o660);
         assert!(belongs_to_group(dir.path(), group));
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o400)).unwrap();
+        give_to_group(dir.path(), group, true).unwrap();
+        assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o7777, 0o440);
     }
 }

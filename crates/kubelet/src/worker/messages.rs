@@ -1,5 +1,6 @@
 //! The last words of containers: their termination message, read once when they have ended.
 
+use crate::logs::line::Line;
 use crate::observed::{Observed, PodRuntime, TERMINATION_PATH, TERMINATION_POLICY};
 use std::collections::HashMap;
 use std::path::Path;
@@ -55,10 +56,10 @@ fn first_bytes(path: &Path) -> String {
 /// The end of a log, without its time stamps.
 fn tail(path: &Path) -> String {
     let Ok(bytes) = std::fs::read(path) else { return String::new() };
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let mut out: String =
-        lines[lines.len().saturating_sub(MAX_LINES)..].iter().flat_map(|l| [l, "\n"]).collect();
+    let lines: Vec<Line<'_>> = bytes.split(|b| *b == b'\n').filter_map(Line::parse).collect();
+    let last = &lines[lines.len().saturating_sub(MAX_LINES)..];
+    let bytes = last.iter().flat_map(|l| [l.content, if l.partial { b"" } else { b"\n" }]);
+    let mut out = String::from_utf8_lossy(&bytes.collect::<Vec<_>>().concat()).into_owned();
     while out.len() > MAX_LOG {
         let cut = (out.len() - MAX_LOG..=out.len()).find(|at| out.is_char_boundary(*at)).unwrap_or(out.len());
         out.drain(..cut);
@@ -77,7 +78,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (file, log) = (dir.path().join("m"), dir.path().join("0.log"));
         std::fs::write(&file, "").unwrap();
-        std::fs::write(&log, "2026-01-01T00:00:00Z stderr F boom\n").unwrap();
+        std::fs::write(&log, "2026-01-01T00:00:00Z stderr F boom\n2026-01-01T00:00:00Z stdout P end\n")
+            .unwrap();
         let mut container = exited("web", 0, 1);
         container.status.log_path = log.to_string_lossy().into_owned();
         container.status.mounts = vec![Mount {
@@ -91,7 +93,7 @@ mod tests {
         container.status.annotations.insert(TERMINATION_POLICY.into(), "FallbackToLogsOnError".into());
         let mut runtime = pod_runtime(vec![container.clone()]);
         Messages::default().fill_in(&mut runtime).await;
-        assert_eq!(runtime.containers[0].status.message, "boom\n");
+        assert_eq!(runtime.containers[0].status.message, "boom\nend");
         std::fs::write(&file, "why").unwrap();
         let mut runtime = pod_runtime(vec![container]);
         Messages::default().fill_in(&mut runtime).await;

@@ -1,7 +1,7 @@
 //! A container's log in the CRI's format: `<time> <stream> <F or P> <text>`.
 //!
-//! A line longer than [`MAX_LINE`] is written in parts, all but the last tagged `P`. What stands at the end
-//! of a stream without a line feed is a line too. Errors of the disk lose lines, never the container.
+//! A line longer than [`MAX_LINE`] is written in parts, all but the last tagged `P`. So is what stands at the end
+//! of a stream without a line feed: nobody who reads it must see a line feed that was not written. Errors of the disk lose lines, never the container.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -39,7 +39,7 @@ impl Lines {
     /// The end of the stream.
     pub fn finish(&mut self, stream: Stream, time: &str, out: &mut Vec<u8>) {
         if !self.pending.is_empty() {
-            line(&self.pending, stream, b'F', time, out);
+            line(&self.pending, stream, b'P', time, out);
             self.pending.clear();
         }
     }
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn lines_are_cut_and_tagged() {
-        assert_eq!(lines(&[b"a\nbc", b"d\n", b"tail"]), [('F', 1), ('F', 3), ('F', 4)]);
+        assert_eq!(lines(&[b"a\nbc", b"d\n", b"tail"]), [('F', 1), ('F', 3), ('P', 4)]);
         assert_eq!(lines(&[b"\n"]), [('F', 0)]);
         let exact = [vec![b'x'; MAX_LINE], vec![b'\n']].concat();
         assert_eq!(lines(&[&exact]), [('F', MAX_LINE)]);

@@ -1,6 +1,7 @@
 //! Hands a request on and its answer back; joins the two connections when both have been upgraded.
 
 use super::links::{self, Links};
+use super::socket::Socket;
 use super::target::{Target, Transport};
 use crate::call::Call;
 use crate::http::Stream;
@@ -51,6 +52,7 @@ pub(super) async fn forward(
     target: Target,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Status> {
+    let socket = if call.subresource == "log" { Socket::take(&mut request)? } else { None };
     let upgrades = request.headers().contains_key(UPGRADE);
     let failed = |error: io::Error| unreachable(call, &target, upgrades, &error.to_string());
     let stream = match tokio::time::timeout(DIAL, connect(server, &target)).await {
@@ -81,9 +83,10 @@ pub(super) async fn forward(
         return Err(told(call, response).await);
     }
     let passed = pass(response, call);
-    Ok(match links {
-        Some(links) => links::apply(passed, links),
-        None => passed,
+    Ok(match (links, socket) {
+        (Some(links), _) => links::apply(passed, links),
+        (None, Some(socket)) => socket.send(passed.into_body()),
+        (None, None) => passed,
     })
 }
 

@@ -2,12 +2,13 @@
 //! pod, a service's endpoint or a kubelet.
 //!
 //! Authorization and admission (as a connect) come first. Upgrades are passed through byte for byte both
-//! ways after the backend's 101; nothing in them is read here. Of what `proxy` brings back, only redirects and
+//! ways after the backend's 101; nothing in them is read here. Only logs are put into a WebSocket here. Of what `proxy` brings back, only redirects and
 //! the links of HTML pages change.
 
 mod forward;
 mod html;
 mod links;
+mod socket;
 mod target;
 
 pub(crate) use target::KubeletTls;
