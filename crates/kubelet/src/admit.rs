@@ -4,6 +4,7 @@
 use crate::eviction::{Pressure, rank::is_critical};
 use crate::spec::{self, qos, resources, sysctls};
 use crate::status::Verdict;
+use krate_api::behaviour::resources::is_extended;
 use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use krate_api::types::core::v1::Pod;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,9 @@ pub fn judge<'a>(
     if let Some(most) = allocatable.get("pods").map(resources::value).filter(|most| count + 1 > *most) {
         return Some(out_of("pods", 1, count, most));
     }
-    let names = requested_names(pod);
+    // An extended resource that the node itself does not keep is given out by the scheduler alone.
+    let own = |name: &String| allocatable.contains_key(name) || !is_extended(name);
+    let names: BTreeSet<String> = requested_names(pod).into_iter().filter(own).collect();
     if let Some(verdict) =
         lacking(pod, &others, allocatable, &names.iter().map(String::as_str).collect::<Vec<_>>())
     {
@@ -143,6 +146,17 @@ mod tests {
         );
         let full = judge(&build::pod("c"), [&one, &one].into_iter(), &node).unwrap();
         assert_eq!(full.reason, "OutOfpods");
+    }
+
+    #[test]
+    fn extended_resources_are_counted_where_they_are_kept() {
+        let pod = build::edit(build::pod("a"), |s| {
+            let requests = Some(amounts(&[("example.com/dongle", "3")]));
+            s.containers[0].resources = Some(ResourceRequirements { requests, ..Default::default() });
+        });
+        let judged = |node: &[(&str, &str)]| judge(&pod, [].into_iter(), &amounts(node)).map(|v| v.reason);
+        assert_eq!(judged(&[("cpu", "2")]), None);
+        assert_eq!(judged(&[("example.com/dongle", "2")]).as_deref(), Some("OutOfexample.com/dongle"));
     }
 
     #[test]

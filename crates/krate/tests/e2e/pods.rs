@@ -266,3 +266,33 @@ fn classes_decide_what_runs_a_pod_and_bad_pods_are_turned_away() {
     assert_eq!(c.kubectl(&["get", "pod", "late", "-o", "jsonpath={.spec.overhead.cpu}"]), "10m");
     c.until(&["get", "pod", "unsafe"], "the rejection", |out| out.contains("SysctlForbidden"));
 }
+
+#[test]
+fn pods_get_what_was_advertised_for_a_node() {
+    let c = Cluster::start("dongles", 1);
+    let patch = r#"[{"op": "add", "path": "/status/capacity/example.com~1dongle", "value": "4"}]"#;
+    c.kubectl(&["patch", "node", "node-1", "--subresource=status", "--type=json", "-p", patch]);
+    let pod = |name: &str| {
+        c.apply(&format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  containers:
+  - name: main
+    image: busybox:1
+    command: [sleep, "3600"]
+    resources: {{requests: {{example.com/dongle: 3}}, limits: {{example.com/dongle: 3}}}}
+"#
+        ));
+    };
+    pod("first");
+    c.kubectl(&["wait", "--for=condition=Ready", "pod/first", "--timeout=60s"]);
+    pod("second");
+    c.until(&["describe", "pod", "second"], "what is missing", |out| {
+        out.contains("0/1 nodes are available: 1 Insufficient example.com/dongle.")
+    });
+    c.kubectl(&["delete", "pod", "first", "--grace-period=1"]);
+    c.kubectl(&["wait", "--for=condition=Ready", "pod/second", "--timeout=60s"]);
+}

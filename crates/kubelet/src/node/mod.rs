@@ -119,14 +119,14 @@ impl NodeAgent {
     async fn report(&self, api: &Api<Node>, mut last: Arc<Node>) {
         let mut reported: Option<Instant> = None;
         let (mut images, mut pressures) = (self.images.changes(), self.pressures.clone());
-        let mut doubts = self.doubts();
+        let mut foreign = self.foreign();
         loop {
             let now = self.clock.now_seconds();
             let wanted = status::compute(&self.spec, &self.observe().await, last.status.as_ref(), now);
             let changed = last.status.as_ref().is_none_or(|have| status::differs(have, &wanted));
             if changed || reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
                 self.tell_transitions(last.status.as_ref(), &wanted);
-                match self.write(api, &wanted, now).await {
+                match self.write(api, last.status.as_ref(), &wanted, now).await {
                     Ok(node) => {
                         last = node;
                         reported = Some(Instant::now());
@@ -134,7 +134,7 @@ impl NodeAgent {
                     Err(error) => tracing::warn!(%error, "the node's status could not be written"),
                 }
             }
-            // Images, pressure and others' doubts tell of themselves. A runtime that is not ready, or an API that does not take
+            // Images, pressure and what others write tell of themselves. A runtime that is not ready, or an API that does not take
             // the status, is asked again.
             let well = status::is_ready(&wanted) && reported.is_some_and(|at| at.elapsed() < REPORT_EVERY);
             let pause = if well { REPORT_EVERY } else { UPDATE_EVERY };
@@ -142,8 +142,8 @@ impl NodeAgent {
                 () = tokio::time::sleep(pause) => Ok(()),
                 told = images.changed() => told,
                 told = pressures.changed() => told,
-                told = doubts.changed() => {
-                    if let Some(node) = doubts.borrow_and_update().clone() {
+                told = foreign.changed() => {
+                    if let Some(node) = foreign.borrow_and_update().clone() {
                         last = node;
                     }
                     told
@@ -155,23 +155,33 @@ impl NodeAgent {
         }
     }
 
-    /// The node whenever somebody has written that nothing is known of it: to be answered at once.
-    fn doubts(&self) -> watch::Receiver<Option<Arc<Node>>> {
-        let (tell, doubts) = watch::channel(None);
+    /// The node whenever somebody has written that nothing is known of it, or that it has more to give: to be
+    /// answered at once.
+    fn foreign(&self) -> watch::Receiver<Option<Arc<Node>>> {
+        let (tell, foreign) = watch::channel(None);
         self.own.subscribe(move |_, new: Option<&Arc<Node>>| {
-            if let Some(node) = new.filter(|node| status::is_doubted(node)) {
+            if let Some(node) = new.filter(|n| status::is_doubted(n) || status::is_advertised_anew(n)) {
                 tell.send_replace(Some(node.clone()));
             }
         });
-        doubts
+        foreign
     }
 
-    async fn write(&self, api: &Api<Node>, wanted: &NodeStatus, now: Timestamp) -> Result<Arc<Node>, Status> {
+    async fn write(
+        &self,
+        api: &Api<Node>,
+        have: Option<&NodeStatus>,
+        wanted: &NodeStatus,
+        now: Timestamp,
+    ) -> Result<Arc<Node>, Status> {
         let mut node = Node { status: Some(wanted.clone()), ..Default::default() };
         for condition in node.status.iter_mut().flat_map(|s| s.conditions.iter_mut().flatten()) {
             condition.last_heartbeat_time = Some(krate_api::meta::Time(now));
         }
-        let value = node.to_value();
+        let mut value = node.to_value();
+        for name in have.iter().flat_map(|have| status::withdrawn(have, wanted)) {
+            value["status"]["allocatable"][name] = serde_json::Value::Null;
+        }
         let patch = json!({"status": value["status"]}).to_string();
         api.patch_status("", &self.spec.name, PatchKind::StrategicMerge, patch).await
     }

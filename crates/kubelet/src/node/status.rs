@@ -2,6 +2,7 @@
 
 use super::Facts;
 use crate::eviction::{self, Pressure, threshold::Signal};
+use krate_api::behaviour::resources::is_extended;
 use krate_api::meta::Time;
 use krate_api::quantity::{Format, Quantity as Exact};
 use krate_api::types::core::v1::{
@@ -77,10 +78,15 @@ pub struct Observed {
 /// The status to report. `last` gives transition times and what others wrote.
 #[must_use]
 pub fn compute(spec: &NodeSpec, seen: &Observed, last: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
-    let capacity = capacity(spec, &seen.facts);
+    let (mut capacity, mut allocatable) = (capacity(spec, &seen.facts), allocatable(spec, &seen.facts));
+    for (name, amount) in extended(last.and_then(|s| s.capacity.as_ref())) {
+        if capacity.insert(name.clone(), amount.clone()).is_none() {
+            allocatable.insert(name.clone(), amount.clone());
+        }
+    }
     NodeStatus {
         addresses: Some(addresses(spec)),
-        allocatable: Some(allocatable(spec, &seen.facts)),
+        allocatable: Some(allocatable),
         capacity: Some(capacity),
         conditions: Some(conditions(seen, last, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
@@ -202,6 +208,28 @@ pub fn is_ready(status: &NodeStatus) -> bool {
 pub fn is_doubted(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_ref());
     conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "Unknown")
+}
+
+type Amounts = BTreeMap<String, Quantity>;
+
+/// The extended resources among `amounts`. They are written into a node's capacity by whoever has them to give
+/// ("Advertise Extended Resources for a Node").
+fn extended(amounts: Option<&Amounts>) -> impl Iterator<Item = (&String, &Quantity)> {
+    amounts.into_iter().flatten().filter(|(name, _)| is_extended(name))
+}
+
+/// Whether extended resources were added to a node, or taken from it, that pods cannot have yet, or have no more.
+#[must_use]
+pub fn is_advertised_anew(node: &Node) -> bool {
+    let status = node.status.as_ref();
+    let all = extended(status.and_then(|s| s.capacity.as_ref()));
+    !all.eq(extended(status.and_then(|s| s.allocatable.as_ref())))
+}
+
+/// The extended resources that pods have no more.
+pub fn withdrawn<'a>(have: &'a NodeStatus, wanted: &'a NodeStatus) -> impl Iterator<Item = &'a String> {
+    let kept = |name: &&String| wanted.allocatable.as_ref().is_some_and(|all| all.contains_key(*name));
+    extended(have.allocatable.as_ref()).map(|(name, _)| name).filter(move |name| !kept(name))
 }
 
 fn condition(
@@ -371,6 +399,26 @@ mod tests {
         assert_eq!(well.capacity.unwrap()["cpu"].0, "4");
         let left = well.allocatable.unwrap();
         assert_eq!((left["cpu"].0.as_str(), left["memory"].0.as_str()), ("3900m", "924Mi"));
+    }
+
+    #[test]
+    fn what_others_advertise_is_for_pods() {
+        let amounts =
+            |names: &[&str]| names.iter().map(|n| ((*n).to_owned(), Quantity("4".into()))).collect();
+        let mut node = Node { status: Some(compute(&spec(), &seen(true), None, at(1))), ..Node::default() };
+        assert!(!is_advertised_anew(&node));
+        let have = node.status.as_mut().unwrap();
+        have.capacity.as_mut().unwrap().extend::<Amounts>(amounts(&["example.com/dongle", "cpu"]));
+        assert!(is_advertised_anew(&node));
+        let wanted = compute(&spec(), &seen(true), node.status.as_ref(), at(2));
+        assert_eq!(wanted.allocatable.as_ref().unwrap()["example.com/dongle"].0, "4");
+        assert_eq!(wanted.allocatable.as_ref().unwrap()["cpu"].0, "3900m");
+        node.status = Some(wanted.clone());
+        assert!(!is_advertised_anew(&node));
+        node.status.as_mut().unwrap().capacity.as_mut().unwrap().remove("example.com/dongle");
+        assert!(is_advertised_anew(&node));
+        let later = compute(&spec(), &seen(true), node.status.as_ref(), at(3));
+        assert_eq!(withdrawn(&wanted, &later).collect::<Vec<_>>(), ["example.com/dongle"]);
     }
 
     #[test]
