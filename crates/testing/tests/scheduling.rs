@@ -13,6 +13,7 @@ use krate_testing::{Component, ControlPlane, HollowNode, Shape};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -268,15 +269,22 @@ async fn an_important_pod_takes_a_place_and_all_is_said() {
         })
         .await;
     let vip = pod("vip", "vip", json!({"containers": asking("cpu", "2"), "priorityClassName": "high"}));
-    create(&cluster, vip).await;
-    cluster
-        .until("default", "vip", |p: Option<&Pod>| {
-            let nominated = p.and_then(|p| p.status.as_ref()?.nominated_node_name.clone());
-            nominated.as_deref() == Some("node-1")
+    let nominated = |pod: &Pod| pod.status.as_ref().and_then(|s| s.nominated_node_name.clone());
+    let promised = Arc::new(AtomicBool::new(false));
+    let seen = promised.clone();
+    let watched = cluster
+        .always(move |pods: &Informer<Pod>| {
+            let Some(vip) = pods.get("default/vip") else { return Ok(()) };
+            let is_bound = vip.spec.as_ref().is_some_and(|s| s.node_name.is_some());
+            seen.fetch_or(nominated(&vip).as_deref() == Some("node-1"), Ordering::Relaxed);
+            if is_bound && nominated(&vip).is_some() { Err("bound and nominated".to_owned()) } else { Ok(()) }
         })
         .await;
+    create(&cluster, vip).await;
     assert_eq!(placed(&cluster, "vip").await, "node-1");
     marked.check();
+    watched.check();
+    assert!(promised.load(Ordering::Relaxed), "it was nominated before it was bound");
     let uid = cluster.of::<Pod>().get("default", "vip").await.unwrap().metadata.uid.clone().unwrap();
     cluster.pass(5).await;
     let all = events(&cluster).await;

@@ -85,7 +85,10 @@ fn assign(pod: &mut Pod, binding: &Binding, now: Time) -> Result<(), String> {
     for (key, value) in binding.metadata.labels.iter().flatten() {
         pod.metadata.labels.get_or_insert_default().insert(key.clone(), value.clone());
     }
-    let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
+    let status = pod.status.get_or_insert_default();
+    // What was only foreseen has come (KEP-5278).
+    status.nominated_node_name = None;
+    let conditions = status.conditions.get_or_insert_default();
     let scheduled = PodCondition {
         type_: SCHEDULED.to_owned(),
         status: "True".to_owned(),

@@ -75,9 +75,12 @@ async fn a_pod_is_bound_once() {
     let server = server().await;
     let pods = pods(&admin(&server));
     pods.create(pod("default", "a")).await.unwrap();
+    let nominated = json!({"status": {"nominatedNodeName": "n1"}}).to_string();
+    pods.patch_status("default", "a", PatchKind::Merge, nominated).await.unwrap();
     pods.bind("default", "a", "", "n1").await.unwrap();
     let bound = pods.get("default", "a").await.unwrap();
     assert_eq!(bound.spec.as_ref().unwrap().node_name.as_deref(), Some("n1"));
+    assert_eq!(bound.status.as_ref().unwrap().nominated_node_name, None);
     let conditions = bound.status.as_ref().unwrap().conditions.as_ref().unwrap();
     assert!(conditions.iter().any(|c| c.type_ == "PodScheduled" && c.status == "True"));
     let error = pods.bind("default", "a", "", "n2").await.unwrap_err();
