@@ -12,6 +12,11 @@
 //! cluster.stop().await;
 //! # });
 //! ```
+//!
+//! An author of operators begins with [`ControlPlane::in_virtual_time`] and a few [hollow nodes](HollowNode), which are
+//! kubelets without containers: pods on them become ready, fail and vanish on command ([`Stage`]), and an hour passes
+//! in a moment. `examples/operator.rs` is a whole operator with its test. Programs of other languages come in through
+//! [`Builder::https`] and a kubeconfig, in place of envtest.
 
 mod builder;
 pub mod faults;
