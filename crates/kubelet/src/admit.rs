@@ -9,6 +9,9 @@ use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use krate_api::types::core::v1::Pod;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How the reasons of verdicts begin that say that the node has too little of something.
+pub const OUT_OF: &str = "OutOf";
+
 /// Why the pod cannot be taken beside `others`; `None` if it can.
 pub fn judge<'a>(
     pod: &Pod,
@@ -66,6 +69,31 @@ pub fn under_pressure(pod: &Pod, pressures: &BTreeSet<Pressure>) -> Option<Verdi
     Some(Verdict { reason: crate::eviction::EVICTED.to_owned(), message, ..Verdict::default() })
 }
 
+/// Everything of which the node has too little for the pod beside `others`, and how much is missing.
+pub fn shortages(
+    pod: &Pod,
+    others: &[&Pod],
+    allocatable: &BTreeMap<String, Quantity>,
+) -> BTreeMap<String, i64> {
+    let names = requested_names(pod);
+    let mut missing: BTreeMap<String, i64> = names
+        .into_iter()
+        .filter_map(|name| {
+            let capacity = allocatable.get(&name).map_or(0, |q| resources::amount(&name, q));
+            let requested = resources::pod_request(pod, &name);
+            let used: i64 = others.iter().map(|other| resources::pod_request(other, &name)).sum();
+            let short = requested + used - capacity;
+            (requested > 0 && short > 0).then_some((name, short))
+        })
+        .collect();
+    let count = i64::try_from(others.len()).unwrap_or(i64::MAX);
+    let most = allocatable.get("pods").map_or(i64::MAX, resources::value);
+    if count >= most {
+        missing.insert("pods".to_owned(), count + 1 - most);
+    }
+    missing
+}
+
 /// The first of `names` of which the node has too little for the pod beside `others`.
 pub fn lacking(
     pod: &Pod,
@@ -83,7 +111,7 @@ pub fn lacking(
 
 fn out_of(name: &str, requested: i64, used: i64, capacity: i64) -> Verdict {
     Verdict {
-        reason: format!("OutOf{name}"),
+        reason: format!("{OUT_OF}{name}"),
         message: format!(
             "Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}"
         ),

@@ -26,6 +26,7 @@ pub mod node;
 pub mod observed;
 mod orphans;
 pub mod paths;
+pub mod preempt;
 pub mod probe;
 mod publish;
 pub mod references;

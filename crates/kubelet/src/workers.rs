@@ -5,6 +5,7 @@
 use crate::admit;
 use crate::context::Context;
 use crate::events;
+use crate::preempt;
 use crate::resize::{Pending, allocate};
 use crate::spec;
 use crate::status::Verdict;
@@ -120,7 +121,7 @@ impl Workers {
     }
 
     /// Whether the node can take a pod that it has not begun with.
-    fn judge(&self, state: &State, pod: &Pod) -> Option<Verdict> {
+    fn judge(&self, state: &mut State, pod: &Pod) -> Option<Verdict> {
         let begun = pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
         if begun || spec::is_deleting(pod) {
             return None;
@@ -128,9 +129,29 @@ impl Workers {
         let pressures = self.0.context.pressures.borrow().clone();
         let verdict = admit::under_pressure(pod, &pressures)
             .or_else(|| admit::judge(pod, state.living(), &self.0.context.allocatable))?;
+        if verdict.reason.starts_with(admit::OUT_OF) && self.make_room(state, pod) {
+            return None;
+        }
         self.0.context.recorder.warning(&events::about(pod), &verdict.reason, verdict.message.clone());
         let message = format!("Pod was rejected: {}", verdict.message);
         Some(Verdict { message, rejected: true, ..verdict })
+    }
+
+    /// Tells others to go for a pod without which the node or the cluster does not work; false if that is not such
+    /// a pod, or nobody's going would help.
+    fn make_room(&self, state: &mut State, pod: &Pod) -> bool {
+        let living: Vec<&Pod> = state.living().collect();
+        let Some(victims) = preempt::victims(pod, &living, &self.0.context.allocatable) else { return false };
+        for uid in victims {
+            let Some(entry) = state.pods.get_mut(&uid) else { continue };
+            tracing::warn!(pod = %spec::describe(&entry.pod), by = %spec::describe(pod), "preempting");
+            let about = events::about(&entry.pod);
+            self.0.context.recorder.warning(&about, preempt::REASON, preempt::MESSAGE.to_owned());
+            let verdict = preempt::verdict(&entry.pod);
+            entry.rejected = true;
+            entry.mailbox.leave(|news| news.verdict = Some(verdict));
+        }
+        true
     }
 
     /// The pod with what it may have, and what it asks for and why that has to wait.

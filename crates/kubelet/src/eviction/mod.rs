@@ -176,7 +176,8 @@ impl Manager {
         }
         tracing::warn!(pod = %spec::describe(pod), message, "evicting");
         self.context.recorder.warning(&events::about(pod), EVICTED, message.clone());
-        let verdict = Verdict { reason: EVICTED.to_owned(), message, evicted: Some(grace), rejected: false };
+        let verdict =
+            Verdict { reason: EVICTED.to_owned(), message, evicted: Some(grace), ..Verdict::default() };
         self.workers.evict(spec::uid(pod), verdict);
         true
     }

@@ -49,7 +49,7 @@ fn disruption(inputs: &Inputs<'_>) -> Option<PodCondition> {
         type_: DISRUPTION_TARGET.to_owned(),
         status: "True".to_owned(),
         reason: Some("TerminationByKubelet".to_owned()),
-        message: Some(verdict.message.clone()),
+        message: Some(verdict.disruption.as_ref().unwrap_or(&verdict.message).clone()),
         observed_generation: inputs.pod.metadata.generation,
         ..Default::default()
     })

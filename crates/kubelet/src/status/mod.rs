@@ -36,6 +36,8 @@ pub struct Verdict {
     pub message: String,
     /// The node needs what the pod uses: the seconds that its containers get.
     pub evicted: Option<i64>,
+    /// What the condition `DisruptionTarget` says of it, where that is not the message.
+    pub disruption: Option<String>,
     /// The node never took the pod: of its containers there is nothing to tell.
     pub rejected: bool,
 }
@@ -278,6 +280,7 @@ pub mod tests {
             reason: "DeadlineExceeded".into(),
             message: "late".into(),
             evicted: None,
+            disruption: None,
             rejected: false,
         });
         let status = case.compute();
