@@ -1,7 +1,7 @@
 //! The Endpoints objects of Services that have a selector: one per Service, of its first address family.
 
 use super::members;
-use super::services::{Selecting, selector};
+use super::services::{Selected, Selecting, selector};
 use super::slices::HEADLESS;
 use super::trigger::{self, Triggers};
 use crate::env::{Env, synced};
@@ -27,7 +27,7 @@ struct Controller {
     api: Api<Endpoints>,
     services: Informer<Service>,
     endpoints: Informer<Endpoints>,
-    pods: Informer<PodView>,
+    pods: Selected,
     triggers: Triggers,
     recorder: Recorder,
 }
@@ -54,7 +54,7 @@ pub fn start(env: &Env) {
         api: env.api(ACCOUNT),
         services: services.clone(),
         endpoints: endpoints.clone(),
-        pods: pods.clone(),
+        pods: Selected::new(&pods),
         triggers: Triggers::default(),
         recorder: env.recorder(ACCOUNT, ACCOUNT),
     });
@@ -80,8 +80,7 @@ impl Controller {
         if selector(&service).is_none() || external {
             return Ok(Outcome::Done);
         }
-        let mut pods = self.pods.list_in(meta::namespace(&service.metadata));
-        pods.retain(|pod| super::services::selects(&service, &pod.metadata.labels));
+        let pods = self.pods.of(&service);
         let at = self.triggers.next(key, &service, pods.iter());
         let mut wanted = wanted(&service, &pods, present.as_deref());
         if present.as_ref().is_some_and(|present| **present == wanted) {

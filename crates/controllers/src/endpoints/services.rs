@@ -1,4 +1,5 @@
-//! Which Services a pod belongs to: found by one of the selector's labels, not by asking every Service.
+//! Which Services a pod belongs to, and which pods a Service has: found by one of the selector's labels, not by
+//! asking every Service or every pod of a namespace.
 
 use crate::meta;
 use crate::pods::PodView;
@@ -38,6 +39,31 @@ impl Selecting {
     fn keys(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<String> {
         let candidates = labels.iter().flat_map(|(k, v)| self.0.get(&value(namespace, k, v)));
         candidates.filter(|s| selects(s, labels)).map(|s| meta::key(&s.metadata)).collect()
+    }
+}
+
+/// Finds the pods of Services by their labels.
+#[derive(Clone)]
+pub struct Selected(Index<PodView>);
+
+impl Selected {
+    #[must_use]
+    pub fn new(pods: &Informer<PodView>) -> Self {
+        Self(pods.index("label", |pod: &PodView| {
+            pod.metadata.labels.iter().map(|(k, v)| value(&pod.metadata.namespace, k, v)).collect()
+        }))
+    }
+
+    /// The pods that a Service selects, ordered by name. Only those with the label that the fewest have are
+    /// looked at.
+    #[must_use]
+    pub fn of(&self, service: &Service) -> Vec<Arc<PodView>> {
+        let namespace = meta::namespace(&service.metadata);
+        let labels = selector(service).into_iter().flatten().map(|(k, v)| value(namespace, k, v));
+        let Some(rarest) = labels.min_by_key(|label| self.0.count(label)) else { return vec![] };
+        let mut pods = self.0.get(&rarest);
+        pods.retain(|pod| selects(service, &pod.metadata.labels));
+        pods
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::members::{self, Family};
 use super::plan::{self, Group, MANAGED_BY, Owner, SERVICE_NAME, Wanted};
-use super::services::{Selecting, selector};
+use super::services::{Selected, Selecting, selector};
 use super::trigger::{self, Triggers};
 use crate::env::{Env, synced};
 use crate::meta;
@@ -114,7 +114,7 @@ fn version(slice: &EndpointSlice) -> u64 {
 
 struct Controller {
     services: Informer<Service>,
-    pods: Informer<PodView>,
+    pods: Selected,
     nodes: Informer<NodeView>,
     by_service: Index<EndpointSlice>,
     writer: Writer,
@@ -128,7 +128,7 @@ pub fn start(env: &Env) {
     let queue: Queue = env.queue("endpoint_slice");
     let controller = Arc::new(Controller {
         services: services.clone(),
-        pods: pods.clone(),
+        pods: Selected::new(&pods),
         nodes: nodes.clone(),
         by_service: by_service(&slices),
         writer: Writer::new(env.api(ACCOUNT), &slices),
@@ -206,7 +206,7 @@ impl Controller {
     }
 
     fn members(&self, service: &Service) -> Vec<Arc<PodView>> {
-        let mut pods = self.pods.list_in(meta::namespace(&service.metadata));
+        let mut pods = self.pods.of(service);
         pods.retain(|pod| members::is_member(service, pod, true));
         pods
     }
