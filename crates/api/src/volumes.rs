@@ -12,6 +12,7 @@ use crate::types::core::v1::{
     NodeSelector, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, Volume,
 };
 use crate::types::storage::v1::StorageClass;
+use sha2::Digest as _;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -39,11 +40,33 @@ pub const VOLUME_PROTECTION: &str = "kubernetes.io/pv-protection";
 pub const PROVISIONER_FINALIZER: &str = "external-provisioner.volume.kubernetes.io/finalizer";
 /// The provisioner of the cluster's own volumes: folders.
 pub const FOLDER_PROVISIONER: &str = "krate.io/folder";
+/// On a volume of the cluster that is a folder of one node: which one, as [`node_label`] writes it. By this
+/// label the node may follow its volumes, and remove their folders.
+pub const FOLDER_NODE: &str = "krate.io/node";
 /// The provisioner of classes whose volumes are made by hand.
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
 fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// A node as a label names it: by its name, or by a digest if that is longer than a label's value may be.
+#[must_use]
+pub fn node_label(node: &str) -> String {
+    const LONGEST: usize = 63;
+    if node.len() <= LONGEST {
+        return node.to_owned();
+    }
+    let digest = sha2::Sha256::digest(node);
+    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a volume is a folder of the cluster's own on this node.
+#[must_use]
+pub fn is_folder_of(volume: &PersistentVolume, node: &str) -> bool {
+    let labels = volume.metadata.labels.as_ref();
+    annotation(&volume.metadata, PROVISIONED_BY) == Some(FOLDER_PROVISIONER)
+        && labels.and_then(|l| l.get(FOLDER_NODE)).is_some_and(|n| *n == node_label(node))
 }
 
 /// Whether an annotation is there, whatever it says.

@@ -153,6 +153,7 @@ async fn authorize(server: &Inner, user: &UserInfo, request: &Request, verb: &st
         namespace: &request.namespace,
         name,
         field_selector: &request.options.field_selector,
+        label_selector: &request.options.label_selector,
         path: None,
     };
     authz::permit(server, &attributes).await

@@ -20,10 +20,11 @@ use crate::statics::{Source as StaticSource, Statics};
 use crate::volumes::Volumes;
 use crate::volumes::atomic::Stamp;
 use crate::volumes::claims::Claims;
+use crate::volumes::folders::{self, Folders};
 use crate::volumes::mount::Mounter;
 use crate::volumes::tokens::Tokens;
 use crate::workers::Workers;
-use krate_api::types::core::v1::{Node, Pod, Service};
+use krate_api::types::core::v1::{Node, PersistentVolume, Pod, Service};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Supervisor};
 use krate_client::informer::{Informer, Source};
@@ -63,6 +64,8 @@ pub struct Config {
     pub rng: Rng,
     pub metrics: Metrics,
     pub paths: Paths,
+    /// Where the cluster's own volumes are; what is elsewhere is never removed.
+    pub volume_folder: PathBuf,
     /// Manifests of static pods; none are run without.
     pub static_pods: Option<PathBuf>,
     pub cluster_dns: Vec<IpAddr>,
@@ -184,7 +187,7 @@ impl Running {
         let (transport, rng, metrics) = (config.transport.clone(), &config.rng, &config.metrics);
         let me = Source::of::<Node>().fields(&format!("metadata.name={}", config.node_name));
         let agent = NodeAgent {
-            own: Informer::start(me, transport, rng, metrics, supervisor),
+            own: Informer::start(me, transport.clone(), rng, metrics, supervisor),
             spec: node,
             transport: config.transport.clone(),
             runtime: config.runtime.clone(),
@@ -208,6 +211,15 @@ impl Running {
             };
             supervisor.spawn(server.serve(listener, tls, supervisor.shutdown()));
         }
+        let own = Source::of::<PersistentVolume>().labels(&folders::selector(&config.node_name));
+        let folders = Folders {
+            node: config.node_name.clone(),
+            folder: config.volume_folder.clone(),
+            volumes: Informer::start(own, transport.clone(), rng, metrics, supervisor),
+            api: Api::new(transport),
+            recorder: self.context.recorder.clone(),
+        };
+        supervisor.spawn(folders.run(metrics.clone(), supervisor.shutdown()));
         if let Some(folder) = config.static_pods {
             self.follow_folder(folder, supervisor);
         }

@@ -70,6 +70,7 @@ impl World {
             rng: Rng::from_seed(2),
             metrics: Metrics::default(),
             paths: Paths { root: path("kubelet"), pod_logs: path("logs"), container_logs: path("links") },
+            volume_folder: path("volumes"),
             static_pods: Some(path("manifests")),
             cluster_dns: vec!["10.96.0.10".parse().unwrap()],
             cluster_domain: "cluster.local".into(),

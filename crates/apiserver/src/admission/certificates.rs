@@ -90,6 +90,7 @@ fn permitted(
             namespace: "",
             name,
             field_selector: "",
+            label_selector: "",
             path: None,
         };
         server.authz.check(&attributes).is_ok()

@@ -57,6 +57,7 @@ fn may(server: &Inner, at: &Attributes<'_>, verb: &str, resource: &str, name: &s
         namespace: &at.call.namespace,
         name,
         field_selector: "",
+        label_selector: "",
         path: None,
     };
     server.authz.check(&attributes).is_ok()

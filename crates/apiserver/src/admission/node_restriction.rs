@@ -5,7 +5,8 @@ use super::{Attributes, Operation, Plugin, cast};
 use crate::server::Inner;
 use async_trait::async_trait;
 use krate_api::types::authentication::v1::TokenRequest;
-use krate_api::types::core::v1::{Node, Pod};
+use krate_api::types::core::v1::{Node, PersistentVolume, Pod};
+use krate_api::volumes::{PROVISIONER_FINALIZER, is_folder_of};
 use krate_api::{Object, Status};
 use std::collections::BTreeMap;
 
@@ -48,6 +49,7 @@ impl Plugin for NodeRestriction {
                 "can only update pod status for pods with spec.nodeName set to itself",
             ),
             ("", "pods", "eviction") => eviction(server, at, node).await,
+            ("", "persistentvolumes", "") => folder(at, node, object),
             ("", "nodes", _) => nodes(at, node, object),
             ("", "serviceaccounts", "token") => token(server, at, node, object).await,
             _ => Ok(()),
@@ -65,6 +67,32 @@ fn node_of(pod: Option<&Pod>) -> &str {
 
 fn own_pod(at: &Attributes<'_>, node: &str, object: Option<&dyn Object>, why: &str) -> Result<(), Status> {
     if node_of(object.and_then(cast::<Pod>)) == node { Ok(()) } else { Err(refuse(at, node, why)) }
+}
+
+/// A node may say of a folder of its own that it is removed, and nothing else.
+fn folder(at: &Attributes<'_>, node: &str, object: Option<&dyn Object>) -> Result<(), Status> {
+    let (Some(old), Some(new)) =
+        (at.old.and_then(cast::<PersistentVolume>), object.and_then(cast::<PersistentVolume>))
+    else {
+        return Err(refuse(at, node, "can only update persistent volumes"));
+    };
+    let going = old.metadata.deletion_timestamp.is_some();
+    let mut said = old.clone();
+    said.metadata.finalizers.get_or_insert_default().retain(|f| f != PROVISIONER_FINALIZER);
+    said.metadata.finalizers = said.metadata.finalizers.take().filter(|f| !f.is_empty());
+    said.metadata.managed_fields.clone_from(&new.metadata.managed_fields);
+    said.metadata.resource_version.clone_from(&new.metadata.resource_version);
+    let mut new = new.clone();
+    new.metadata.finalizers = new.metadata.finalizers.take().filter(|f| !f.is_empty());
+    if going && is_folder_of(old, node) && new == said {
+        Ok(())
+    } else {
+        Err(refuse(
+            at,
+            node,
+            "can only say of a deleted persistent volume in a folder of its own that it is removed",
+        ))
+    }
 }
 
 fn pods(at: &Attributes<'_>, node: &str, object: Option<&dyn Object>) -> Result<(), Status> {

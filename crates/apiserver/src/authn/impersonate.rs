@@ -50,6 +50,7 @@ pub(crate) fn effective(
             namespace,
             name,
             field_selector: "",
+            label_selector: "",
             path: None,
         })
     };

@@ -28,6 +28,7 @@ pub(crate) struct Attributes<'a> {
     pub name: &'a str,
     /// Selectors of a list or watch, for the node authorizer.
     pub field_selector: &'a str,
+    pub label_selector: &'a str,
     /// Set for what is not a resource, such as `/healthz`.
     pub path: Option<&'a str>,
 }
@@ -44,6 +45,7 @@ impl<'a> Attributes<'a> {
             namespace: &call.namespace,
             name: &call.name,
             field_selector: &call.options.field_selector,
+            label_selector: &call.options.label_selector,
             path: None,
         }
     }

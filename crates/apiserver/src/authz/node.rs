@@ -5,6 +5,7 @@
 
 use super::{Attributes, Decision};
 use krate_api::types::core::v1::{PersistentVolumeClaim, Pod, PodSpec, Volume};
+use krate_api::volumes::{FOLDER_NODE, node_label};
 use std::collections::{HashMap, HashSet};
 
 /// Something in a namespace that a pod refers to: `secrets`, `configmaps`, `persistentvolumeclaims`,
@@ -121,6 +122,8 @@ impl Graph {
                     unrelated()
                 }
             }
+            // Beyond the original: a node follows the volumes that are folders of its own, and removes these.
+            ("", "persistentvolumes") if is_of_folders(node, a) => allow(),
             ("", "serviceaccounts") => {
                 match (a.verb, a.subresource) {
                     ("create", "token") | ("get", "") => {
@@ -182,6 +185,19 @@ impl Graph {
             ("get", "") => no(format!("no relationship found between node '{node}' and this object")),
             _ => own_rules(a),
         }
+    }
+}
+
+/// Whether a request is about the volumes that are folders of the node. What it may change of them, admission
+/// decides.
+fn is_of_folders(node: &str, a: &Attributes<'_>) -> bool {
+    match (a.verb, a.subresource) {
+        ("list" | "watch", "") => {
+            let wanted = format!("{FOLDER_NODE}={}", node_label(node));
+            a.label_selector.split(',').any(|term| term == wanted)
+        }
+        ("update", "") => true,
+        _ => false,
     }
 }
 

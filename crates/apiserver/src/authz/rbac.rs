@@ -281,6 +281,7 @@ mod tests {
             namespace: ns,
             name: "x",
             field_selector: "",
+            label_selector: "",
             path: None,
         }
     }

@@ -105,6 +105,7 @@ async fn authorize(server: &Inner, user: &UserInfo, info: &Info, query: &Query) 
         namespace: &info.namespace,
         name: &info.name,
         field_selector: query.get("fieldSelector"),
+        label_selector: query.get("labelSelector"),
         path: (!info.is_resource).then_some(info.path.as_str()),
     };
     authz::permit(server, &attributes).await

@@ -94,6 +94,7 @@ fn decide(
     let [verb, group, name_of, subresource, namespace, name] = &attributes;
     let is_path = path.is_some();
     let selector = resource.and_then(|r| r.field_selector.as_ref()).map(selector_text).unwrap_or_default();
+    let labels = resource.and_then(|r| r.label_selector.as_ref()?.raw_selector.clone()).unwrap_or_default();
     let decision = server.authz.decide(&Attributes {
         user,
         verb,
@@ -103,6 +104,7 @@ fn decide(
         namespace,
         name,
         field_selector: &selector,
+        label_selector: &labels,
         path: is_path.then_some(name_of.as_str()),
     });
     let some = |text: String| (!text.is_empty()).then_some(text);

@@ -2,8 +2,9 @@
 //!
 //! A volume is a `local` one, so that no driver is needed and the pod's group gets its rights. Where all nodes
 //! share the folder ([`Storage::shared`]) every node sees the volume; elsewhere it belongs to the node that the
-//! scheduler chose. The node makes the folder when the first pod comes; nothing is written here but objects,
-//! and what is removed is removed through [`RemoveFolder`]. Sizes are kept as they are asked for and not enforced.
+//! scheduler chose. The node makes the folder when the first pod comes, and removes it when its volume is deleted;
+//! nothing is written here but objects, and what is removed of shared storage is removed through [`RemoveFolder`].
+//! A node that is deleted takes its folders with it. Sizes are kept as they are asked for and not enforced.
 
 use super::{finalizer, has_finalizer};
 use crate::env::{Env, synced};
@@ -19,8 +20,9 @@ use krate_api::types::core::v1::{
 };
 use krate_api::types::storage::v1::StorageClass;
 use krate_api::volumes::{
-    FOLDER_PROVISIONER as PROVISIONER, PROVISIONED_BY, PROVISIONER as ASKED, PROVISIONER_BETA,
-    PROVISIONER_FINALIZER, SELECTED_NODE, class_of_claim, volume_mode, waits_for_consumer,
+    FOLDER_NODE, FOLDER_PROVISIONER as PROVISIONER, PROVISIONED_BY, PROVISIONER as ASKED, PROVISIONER_BETA,
+    PROVISIONER_FINALIZER, SELECTED_NODE, class_of_claim, is_folder_of, node_label, volume_mode,
+    waits_for_consumer,
 };
 use krate_client::api::delete_uid;
 use krate_client::recorder::reference;
@@ -97,6 +99,14 @@ pub fn start(env: &Env) {
             claims.iter().filter(|c| asks_us(c)).for_each(|c| q.add(Key::Claim(meta::key(&c.metadata))));
         }
     });
+    let (q, v) = (queue.clone(), volumes.clone());
+    nodes.subscribe(move |old, new| {
+        if let (Some(node), None) = (old, new) {
+            let all = v.list();
+            let its = all.iter().filter(|v| is_folder_of(v, node.name()));
+            its.for_each(|v| q.add(Key::Volume(meta::name(&v.metadata).to_owned())));
+        }
+    });
     env.run(&queue, WORKERS, synced!(claims, volumes, classes, nodes), move |key: Key| {
         let controller = controller.clone();
         async move {
@@ -137,7 +147,7 @@ impl Controller {
         let text = format!("External provisioner is provisioning volume for claim \"{key}\"");
         self.recorder.normal(&about, "Provisioning", text);
         let made = match self.place(&claim, node) {
-            Ok(affinity) => volume(&self.storage, &class, &claim, name.clone(), affinity),
+            Ok(affinity) => volume(&self.storage, &class, &claim, name.clone(), affinity, node),
             Err(why) => {
                 let class = meta::name(&class.metadata);
                 let text = format!("failed to provision volume with StorageClass \"{class}\": {why}");
@@ -219,7 +229,17 @@ impl Controller {
             self.volume_api.delete("", name, delete_uid(meta::uid(&volume.metadata))).await.or_else(gone)?;
         }
         // On its own storage, the node says by the finalizer that the folder is gone.
-        if self.storage.shared { self.finalize(&volume, false).await } else { Ok(()) }
+        if self.storage.shared || self.is_lost(&volume) {
+            self.finalize(&volume, false).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the volume's folder went with its node.
+    fn is_lost(&self, volume: &PersistentVolume) -> bool {
+        let placed = volume.metadata.labels.as_ref().is_some_and(|l| l.contains_key(FOLDER_NODE));
+        placed && !self.nodes.list().iter().any(|node| is_folder_of(volume, node.name()))
     }
 
     async fn finalize(&self, volume: &PersistentVolume, wanted: bool) -> Result<(), Status> {
@@ -245,6 +265,7 @@ fn volume(
     claim: &PersistentVolumeClaim,
     name: String,
     seen_by: NodeSelectorRequirement,
+    node: Option<&str>,
 ) -> PersistentVolume {
     let (meta, spec) = (&claim.metadata, claim.spec.clone().unwrap_or_default());
     let size = spec.resources.as_ref().and_then(|r| r.requests.as_ref()).and_then(|r| r.get("storage"));
@@ -257,6 +278,9 @@ fn volume(
         metadata: ObjectMeta {
             name: Some(name),
             annotations: Some([(PROVISIONED_BY.to_owned(), PROVISIONER.to_owned())].into()),
+            labels: node
+                .filter(|_| !storage.shared)
+                .map(|n| [(FOLDER_NODE.to_owned(), node_label(n))].into()),
             finalizers,
             ..ObjectMeta::default()
         },

@@ -234,6 +234,7 @@ impl Parts {
                 pod_logs: logs.join("pods"),
                 container_logs: logs.join("containers"),
             },
+            volume_folder: settings.args.volume_dir.clone(),
             static_pods: settings.args.static_pods.clone(),
             cluster_dns: vec![self.dns],
             cluster_domain: CLUSTER_DOMAIN.to_owned(),

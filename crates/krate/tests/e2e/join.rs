@@ -53,6 +53,28 @@ fn remove_groups(name: &str) {
     }
 }
 
+/// A volume as the cluster makes it in a folder of one node.
+fn volume_manifest(name: &str, node: &str, folder: &Path) -> String {
+    serde_json::json!({
+        "apiVersion": "v1", "kind": "PersistentVolume",
+        "metadata": {
+            "name": name,
+            "labels": {"krate.io/node": node},
+            "annotations": {"pv.kubernetes.io/provisioned-by": "krate.io/folder"},
+            "finalizers": ["external-provisioner.volume.kubernetes.io/finalizer"],
+        },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "capacity": {"storage": "1Gi"},
+            "local": {"path": folder},
+            "persistentVolumeReclaimPolicy": "Delete",
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]}]}},
+        },
+    })
+    .to_string()
+}
+
 #[test]
 fn a_node_joins_with_a_token_and_a_stranger_does_not() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -104,15 +126,27 @@ fn a_node_joins_with_a_token_and_a_stranger_does_not() {
     }
     let group = format!("join-{}", std::process::id());
     let node = format!(
-        "{command} --node-name worker --node-ip {} --cgroup krate/{group} --data-dir {}",
+        "{command} --node-name worker --node-ip {} --cgroup krate/{group} --data-dir {} --volume-dir {}",
         world::OUTSIDE,
-        path("agent").display()
+        path("agent").display(),
+        path("volumes").display()
     );
     let agent = start(&words(node.clone()), &path("agent.log"));
     let ready = || kubectl(&["get", "node", "worker", "--no-headers"]).contains(" Ready ");
     until("the node to be Ready", || ready().then_some(()));
     let requests = kubectl(&["get", "csr", "--no-headers"]);
     assert_eq!(requests.matches("Approved,Issued").count(), 3, "{requests}");
+    let apply = |manifest: String| {
+        std::fs::write(path("manifest.yaml"), manifest).unwrap();
+        kubectl(&["create", "-f", &path("manifest.yaml").display().to_string()])
+    };
+    // The folder of a deleted volume is removed by the node that has it.
+    let volume = path("volumes").join("pv-1_default_data");
+    std::fs::create_dir_all(volume.join("old")).unwrap();
+    apply(volume_manifest("pv-1", "worker", &volume));
+    kubectl(&["delete", "pv", "pv-1", "--timeout=60s"]);
+    assert_eq!(kubectl(&["get", "pv", "-o", "name"]), "");
+    assert!(!volume.exists());
     drop(agent);
     // The second time it knows who it is, and asks for nothing.
     let again = start(&words(node), &path("agent-again.log"));

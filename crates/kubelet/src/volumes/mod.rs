@@ -8,6 +8,7 @@ pub mod atomic;
 pub mod claims;
 pub mod empty_dir;
 pub mod files;
+pub mod folders;
 pub mod host_path;
 pub mod mount;
 pub mod nfs;
