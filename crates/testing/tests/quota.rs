@@ -3,15 +3,17 @@
 mod common;
 
 use common::{cluster, deployment, pod};
-use krate_api::Status;
 use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use krate_api::types::apps::v1::{Deployment, ReplicaSet};
 use krate_api::types::core::v1::{
-    ConfigMap, Pod, ResourceQuota, ResourceRequirements, Secret, Service, ServicePort, ServiceSpec,
+    ConfigMap, Namespace, Pod, ResourceQuota, ResourceRequirements, Secret, Service, ServicePort, ServiceSpec,
 };
+use krate_api::{Kind, Status};
 use krate_client::PatchKind;
 use krate_testing::ControlPlane;
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 type Amounts = BTreeMap<String, Quantity>;
 
@@ -204,5 +206,31 @@ async fn a_dry_run_costs_nothing_and_a_change_of_the_quota_is_counted() {
     uses(&cluster, "q", &[("pods", "0"), ("configmaps", "1")]).await;
     cluster.of::<Pod>().create(pod("a")).await.unwrap();
     uses(&cluster, "q", &[("pods", "1")]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_while_a_quota_is_new_is_counted() {
+    let (cluster, _nodes) = cluster(0).await;
+    cluster.faults.latency(Duration::from_millis(4));
+    let hard = [("count/configmaps", "5")];
+    // Each time a bit later: before, while and after the controller counts for the first time.
+    for delay in 0..15 {
+        let name = format!("q-{delay}");
+        let namespace = json!({"metadata": {"name": name}});
+        cluster.of::<Namespace>().create(Namespace::from_value(namespace).unwrap()).await.unwrap();
+        cluster.until(&name, "kube-root-ca.crt", |map: Option<&ConfigMap>| map.is_some()).await;
+        let mut quota = quota("q", &hard, &[]);
+        quota.metadata.namespace = Some(name.clone());
+        cluster.of::<ResourceQuota>().create(quota).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        let map = json!({"metadata": {"name": "m", "namespace": name}});
+        cluster.of::<ConfigMap>().create(ConfigMap::from_value(map).unwrap()).await.unwrap();
+    }
+    cluster.pass(30).await;
+    for quota in cluster.of::<ResourceQuota>().list("", Default::default()).await.unwrap().items {
+        let used = quota.status.as_ref().and_then(|s| s.used.clone()).unwrap_or_default();
+        assert_eq!(used, amounts(&[("count/configmaps", "2")]), "{:?}", quota.metadata.namespace);
+    }
     cluster.stop().await;
 }

@@ -49,9 +49,11 @@ pub fn start(env: &Env) {
     });
     wake_due(&quotas, &queue, is_new);
     let first = controller.clone();
-    // What changed while nobody looked is counted when the term begins.
+    // What changed while nobody looked is counted when the term begins. And again when admission has begun to charge
+    // for something: what was made between the count and that moment is in neither.
     quotas.subscribe(move |old, new| {
-        if let (None, Some(quota)) = (old, new) {
+        let Some(quota) = new else { return };
+        if old.is_none_or(|old| charged(old) != charged(quota)) {
             first.queue.add(meta::key(&quota.metadata));
         }
     });
@@ -59,6 +61,11 @@ pub fn start(env: &Env) {
         let controller = controller.clone();
         async move { controller.reconcile(&key).await }
     });
+}
+
+/// What admission charges for.
+fn charged(quota: &ResourceQuota) -> BTreeSet<&String> {
+    quota.status.iter().flat_map(|s| s.hard.iter().flat_map(BTreeMap::keys)).collect()
 }
 
 /// Whether the status is not yet of the specification.

@@ -1,8 +1,7 @@
 //! What fails meanwhile: connections, components, nodes, history, the calendar. And how all of that stops.
 
 use crate::World;
-use krate_api::meta::DeleteOptions;
-use krate_api::types::core::v1::{Node, Pod};
+use krate_api::types::core::v1::Pod;
 use krate_base::Rng;
 use krate_testing::{Component, Odds};
 
@@ -116,10 +115,4 @@ impl Chaos {
 
 fn jump(seconds: i64) -> jiff::SignedDuration {
     jiff::SignedDuration::from_secs(seconds)
-}
-
-/// A node that is gone for good, as its administrator says it.
-#[allow(dead_code)]
-pub async fn remove_node(world: &World, name: &str) {
-    let _ = world.cluster.of::<Node>().delete("", name, DeleteOptions::default()).await;
 }

@@ -1,14 +1,18 @@
 //! The end to which a scenario must come: what the user wants, all of it, and nothing else.
 
-use crate::World;
 use crate::common::is_ready;
 use crate::user::{User, Wish};
+use crate::{World, daemons, limits, stateful, timed};
 use krate_api::Kind;
 use krate_api::meta::ObjectMeta;
-use krate_api::types::apps::v1::{Deployment, ReplicaSet};
-use krate_api::types::batch::v1::Job;
-use krate_api::types::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use krate_api::types::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use krate_api::types::batch::v1::{CronJob, Job};
+use krate_api::types::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota,
+    Service, ServiceAccount,
+};
 use krate_api::types::discovery::v1::EndpointSlice;
+use krate_api::types::policy::v1::PodDisruptionBudget;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -17,15 +21,22 @@ const BUILTIN: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-s
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// All that there is, read from the API in one go.
-struct Scene {
-    pods: Vec<Arc<Pod>>,
-    sets: Vec<Arc<ReplicaSet>>,
+pub struct Scene {
+    pub pods: Vec<Arc<Pod>>,
+    pub sets: Vec<Arc<ReplicaSet>>,
     deployments: Vec<Arc<Deployment>>,
-    jobs: Vec<Arc<Job>>,
+    pub jobs: Vec<Arc<Job>>,
     services: Vec<Arc<Service>>,
     slices: Vec<Arc<EndpointSlice>>,
     endpoints: Vec<Arc<Endpoints>>,
-    nodes: Vec<Arc<Node>>,
+    pub nodes: Vec<Arc<Node>>,
+    pub stateful: Vec<Arc<StatefulSet>>,
+    pub daemons: Vec<Arc<DaemonSet>>,
+    pub timed: Vec<Arc<CronJob>>,
+    pub budgets: Vec<Arc<PodDisruptionBudget>>,
+    pub quotas: Vec<Arc<ResourceQuota>>,
+    pub claims: Vec<Arc<PersistentVolumeClaim>>,
+    volumes: Vec<Arc<PersistentVolume>>,
     namespaces: Vec<Arc<Namespace>>,
 }
 
@@ -33,7 +44,7 @@ async fn all<K: Kind>(world: &World) -> Vec<Arc<K>> {
     world.cluster.of::<K>().list("", Default::default()).await.unwrap().items
 }
 
-fn key(meta: &ObjectMeta) -> String {
+pub fn key(meta: &ObjectMeta) -> String {
     let name = meta.name.clone().unwrap_or_default();
     meta.namespace.as_ref().map_or(name.clone(), |namespace| format!("{namespace}/{name}"))
 }
@@ -49,6 +60,13 @@ impl Scene {
             slices: all(world).await,
             endpoints: all(world).await,
             nodes: all(world).await,
+            stateful: all(world).await,
+            daemons: all(world).await,
+            timed: all(world).await,
+            budgets: all(world).await,
+            quotas: all(world).await,
+            claims: all(world).await,
+            volumes: all(world).await,
             namespaces: all(world).await,
         }
     }
@@ -66,10 +84,17 @@ impl Scene {
         metas.extend(of(&self.slices));
         metas.extend(of(&self.endpoints));
         metas.extend(of(&self.namespaces));
+        metas.extend(of(&self.stateful));
+        metas.extend(of(&self.daemons));
+        metas.extend(of(&self.timed));
+        metas.extend(of(&self.budgets));
+        metas.extend(of(&self.quotas));
+        metas.extend(of(&self.claims));
+        metas.extend(of(&self.volumes));
         metas
     }
 
-    fn owned(&self, uid: &str) -> Vec<&Arc<Pod>> {
+    pub fn owned(&self, uid: &str) -> Vec<&Arc<Pod>> {
         let mine = |meta: &ObjectMeta| meta.owner_references.iter().flatten().any(|o| o.uid == uid);
         self.pods.iter().filter(|p| mine(&p.metadata)).collect()
     }
@@ -83,7 +108,7 @@ pub async fn reached(world: &World, user: &User) -> Result<(), String> {
     same("deployments", &keys(scene.deployments.iter().map(|d| &d.metadata).collect()), &wanted)?;
     same(
         "jobs",
-        &keys(scene.jobs.iter().map(|d| &d.metadata).collect()),
+        &keys(scene.jobs.iter().filter(|j| !timed::is_timed(j)).map(|d| &d.metadata).collect()),
         &user.jobs.keys().cloned().collect(),
     )?;
     let mut services = user.services.clone();
@@ -91,12 +116,17 @@ pub async fn reached(world: &World, user: &User) -> Result<(), String> {
     same("services", &keys(scene.services.iter().map(|d| &d.metadata).collect()), &services)?;
     let mut namespaces = user.namespaces.clone();
     namespaces.extend(BUILTIN.map(str::to_owned));
+    if world.wide {
+        namespaces.insert(limits::TIGHT.to_owned());
+        wide(&scene, user)?;
+    }
     same("namespaces", &keys(scene.namespaces.iter().map(|d| &d.metadata).collect()), &namespaces)?;
     nodes(&scene)?;
     for (name, wish) in &user.deployments {
         deployment(&scene, name, wish).map_err(|why| format!("deployment {name}: {why}"))?;
     }
-    for set in &scene.sets {
+    let tight = |meta: &ObjectMeta| meta.namespace.as_deref() == Some(limits::TIGHT);
+    for set in scene.sets.iter().filter(|s| !tight(&s.metadata)) {
         replica_set(&scene, set, user).map_err(|why| format!("set {}: {why}", key(&set.metadata)))?;
     }
     for name in user.sets.keys() {
@@ -119,11 +149,34 @@ pub async fn reached(world: &World, user: &User) -> Result<(), String> {
     Ok(())
 }
 
+/// The same of the kinds that only wide scenarios have.
+fn wide(scene: &Scene, user: &User) -> Result<(), String> {
+    fn there<K: Kind, W>(list: &[Arc<K>], wanted: &BTreeMap<String, W>) -> Result<(), String> {
+        let found = list.iter().map(|o| key(o.meta())).collect();
+        same(K::PLURAL, &found, &wanted.keys().cloned().collect())
+    }
+    there(&scene.stateful, &user.stateful)?;
+    there(&scene.daemons, &user.daemons)?;
+    there(&scene.timed, &user.timed)?;
+    same("budgets", &scene.budgets.iter().map(|b| key(&b.metadata)).collect(), &user.budgets)?;
+    for (name, wish) in &user.stateful {
+        stateful::end(scene, name, wish).map_err(|why| format!("stateful set {name}: {why}"))?;
+    }
+    stateful::nothing_is_left(scene, user)?;
+    for (name, image) in &user.daemons {
+        daemons::end(scene, name, image).map_err(|why| format!("daemon set {name}: {why}"))?;
+    }
+    for name in user.timed.keys() {
+        timed::end(scene, name).map_err(|why| format!("cron job {name}: {why}"))?;
+    }
+    limits::end(scene, user)
+}
+
 fn same(what: &str, found: &BTreeSet<String>, wanted: &BTreeSet<String>) -> Result<(), String> {
     if found == wanted { Ok(()) } else { Err(format!("{what}: {found:?} instead of {wanted:?}")) }
 }
 
-fn find<'a, K: Kind>(list: &'a [Arc<K>], name: &str) -> Result<&'a Arc<K>, String> {
+pub fn find<'a, K: Kind>(list: &'a [Arc<K>], name: &str) -> Result<&'a Arc<K>, String> {
     list.iter().find(|o| key(o.meta()) == name).ok_or_else(|| format!("{name} is missing"))
 }
 

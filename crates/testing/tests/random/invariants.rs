@@ -1,10 +1,12 @@
 //! What must hold at every step, whatever fails.
 
+use crate::{limits, stateful, timed};
 use krate_api::Kind;
-use krate_api::types::apps::v1::{Deployment, ReplicaSet};
-use krate_api::types::batch::v1::Job;
-use krate_api::types::core::v1::{Node, Pod};
+use krate_api::types::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use krate_api::types::batch::v1::{CronJob, Job};
+use krate_api::types::core::v1::{Node, PersistentVolumeClaim, Pod, ResourceQuota};
 use krate_api::types::discovery::v1::EndpointSlice;
+use krate_api::types::policy::v1::PodDisruptionBudget;
 use krate_client::Informer;
 use krate_testing::{ControlPlane, Watchdog};
 use parking_lot::Mutex;
@@ -21,7 +23,7 @@ impl Facts {
     }
 }
 
-pub async fn watch(cluster: &ControlPlane) -> Facts {
+pub async fn watch(cluster: &ControlPlane, wide: bool) -> Facts {
     // Always subscribed, so that a trace is of the same story as the run without.
     trace::<Node>(cluster).await;
     trace::<Pod>(cluster).await;
@@ -29,12 +31,24 @@ pub async fn watch(cluster: &ControlPlane) -> Facts {
     trace::<Deployment>(cluster).await;
     trace::<Job>(cluster).await;
     trace::<EndpointSlice>(cluster).await;
-    Facts(vec![
+    let mut facts = vec![
         ("addresses", cluster.always(addresses_are_unique).await),
         ("bindings", cluster.always(pods_stay_where_they_are()).await),
         ("jobs", cluster.always(jobs_count_forward()).await),
         ("deployments", cluster.always(deployments_are_consistent).await),
-    ])
+    ];
+    if wide {
+        trace::<StatefulSet>(cluster).await;
+        trace::<DaemonSet>(cluster).await;
+        trace::<CronJob>(cluster).await;
+        trace::<PersistentVolumeClaim>(cluster).await;
+        trace::<PodDisruptionBudget>(cluster).await;
+        trace::<ResourceQuota>(cluster).await;
+        facts.extend(stateful::facts(cluster).await);
+        facts.extend(timed::facts(cluster).await);
+        facts.extend(limits::facts(cluster).await);
+    }
+    Facts(facts)
 }
 
 /// No two living pods have one address.

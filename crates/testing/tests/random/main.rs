@@ -8,8 +8,12 @@
 mod chaos;
 #[path = "../common/mod.rs"]
 mod common;
+mod daemons;
 mod end;
 mod invariants;
+mod limits;
+mod stateful;
+mod timed;
 mod user;
 
 use krate_base::Rng;
@@ -41,7 +45,13 @@ pub struct World {
     pub nodes: Vec<HollowNode>,
     /// What this scenario leaves to chance.
     pub rng: Rng,
+    /// Whether all kinds take part; stories that are kept from before had only those of web applications.
+    pub wide: bool,
+    /// The node that comes and goes, while it is there.
+    pub guest: Option<HollowNode>,
     pub log: Vec<String>,
+    /// What the user saw that must not be.
+    pub breaches: Vec<String>,
     /// Every request of every component, in order.
     pub requests: Arc<parking_lot::Mutex<Vec<String>>>,
 }
@@ -55,7 +65,7 @@ struct Played {
 }
 
 impl World {
-    async fn new(seed: u64) -> Self {
+    async fn new(seed: u64, wide: bool) -> Self {
         let cluster = ControlPlane::in_virtual_time(seed).await.unwrap();
         cluster.stage.script(play);
         cluster.faults.latency(LATENCY);
@@ -75,7 +85,13 @@ impl World {
             }
             to.lock().push(line);
         });
-        Self { cluster, nodes, rng: Rng::from_seed(!seed), log: vec![], requests }
+        let rng = Rng::from_seed(!seed);
+        let world = Self { cluster, nodes, rng, wide, guest: None, log: vec![], breaches: vec![], requests };
+        if wide {
+            stateful::prepare(&world.cluster).await;
+            limits::prepare(&world).await;
+        }
+        world
     }
 
     pub fn note(&mut self, what: String) {
@@ -100,14 +116,14 @@ fn play(pod: &krate_api::types::core::v1::Pod) -> Play {
 }
 
 /// Plays one scenario. What it leaves behind tells two runs apart.
-async fn scenario(seed: u64) -> Played {
+async fn scenario(seed: u64, wide: bool) -> Played {
     if let Ok(filter) = std::env::var("KRATE_LOG") {
         krate_base::telemetry::init(&filter);
     }
-    let mut world = World::new(seed).await;
+    let mut world = World::new(seed, wide).await;
     let mut user = User::default();
     let mut chaos = chaos::Chaos::new(&world.rng);
-    let facts = invariants::watch(&world.cluster).await;
+    let facts = invariants::watch(&world.cluster, wide).await;
     let steps = 10 + world.rng.below(STEPS - 10);
     for _ in 0..steps {
         if world.rng.below(3) == 0 {
@@ -119,9 +135,16 @@ async fn scenario(seed: u64) -> Played {
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
     chaos.stop(&mut world).await;
+    if wide {
+        daemons::finish(&world).await;
+        timed::finish(&mut user, &world).await;
+    }
     let mut result = settle(&mut world, &user).await;
     if let (Ok(()), Err(breach)) = (&result, facts.result()) {
         result = Err(format!("at some step: {breach}"));
+    }
+    if let (Ok(()), Some(breach)) = (&result, world.breaches.first()) {
+        result = Err(format!("the user saw: {breach}"));
     }
     let print = end::fingerprint(&world).await;
     let World { cluster, log, requests, .. } = world;
@@ -153,10 +176,10 @@ async fn settle(world: &mut World, user: &User) -> Result<(), String> {
 }
 
 /// Plays a seed in a runtime of its own; one thread, so that a seed is always the same story.
-fn run(seed: u64) -> Played {
+fn run(seed: u64, wide: bool) -> Played {
     let played = std::panic::catch_unwind(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-        runtime.unwrap().block_on(scenario(seed))
+        runtime.unwrap().block_on(scenario(seed, wide))
     });
     played.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -188,7 +211,7 @@ fn every_seed_comes_to_its_end() {
         for _ in 0..workers {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
-                    let Played { result, log, .. } = run(*seed);
+                    let Played { result, log, .. } = run(*seed, true);
                     println!("seed {seed}: {}", if result.is_ok() { "ok" } else { "FAILED" });
                     if let Err(why) = result {
                         failed.lock().insert(*seed, (why, log));
@@ -214,7 +237,7 @@ fn every_seed_comes_to_its_end() {
 #[test]
 fn what_was_found_stays_fixed() {
     for seed in [143, 1009, 54_470_924] {
-        let Played { result, log, .. } = run(seed);
+        let Played { result, log, .. } = run(seed, false);
         assert!(result.is_ok(), "seed {seed}: {result:?}\n{}", log.join("\n"));
     }
 }
@@ -223,7 +246,7 @@ fn what_was_found_stays_fixed() {
 #[test]
 fn a_seed_is_the_same_story_twice() {
     for seed in [11, 12] {
-        let (first, second) = (run(seed), run(seed));
+        let (first, second) = (run(seed, true), run(seed, true));
         let differs = first.requests.iter().zip(&second.requests).position(|(a, b)| a != b);
         if let Some(at) = differs {
             let from = at.saturating_sub(5);

@@ -1,7 +1,7 @@
 //! What users do, and what they want in the end.
 
-use crate::World;
 use crate::common::{deployment, selector, template};
+use crate::{World, daemons, limits, stateful, timed};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use krate_api::Kind;
@@ -32,13 +32,22 @@ pub struct User {
     pub jobs: BTreeMap<String, i32>,
     pub services: BTreeSet<String>,
     pub namespaces: BTreeSet<String>,
+    pub stateful: BTreeMap<String, stateful::Wish>,
+    /// With the image.
+    pub daemons: BTreeMap<String, String>,
+    /// With whether it is suspended.
+    pub timed: BTreeMap<String, bool>,
+    pub budgets: BTreeSet<String>,
+    /// What is wanted in the namespace with a quota.
+    pub maps: BTreeSet<String>,
+    pub crowd: i32,
     made: u32,
 }
 
 impl User {
     /// One thing that a user does. What the API refuses is not wanted.
     pub async fn step(&mut self, world: &mut World) {
-        let done = match world.rng.below(16) {
+        let done = match world.rng.below(if world.wide { 32 } else { 16 }) {
             0..=2 => self.create_deployment(world).await,
             3..=6 => self.change_deployment(world).await,
             7 => self.delete_deployment(world).await,
@@ -48,6 +57,10 @@ impl User {
             12 => self.delete_job(world).await,
             13 => self.toggle_service(world).await,
             14 => self.toggle_namespace(world).await,
+            16..=20 => stateful::step(self, world).await,
+            21..=24 => daemons::step(self, world).await,
+            25 | 26 => timed::step(self, world).await,
+            27..=31 => limits::step(self, world).await,
             _ => disturb_a_pod(world).await,
         };
         match done {
@@ -181,7 +194,8 @@ impl User {
     }
 
     async fn toggle_service(&mut self, world: &World) -> Result<Option<String>, Status> {
-        let name = format!("web-{}", world.rng.below(NAMES));
+        let app = if world.wide && world.rng.below(2) == 0 { "db" } else { "web" };
+        let name = format!("{app}-{}", world.rng.below(NAMES));
         let key = format!("default/{name}");
         if self.services.contains(&key) {
             world.cluster.of::<Service>().delete("default", &name, DeleteOptions::default()).await?;
@@ -193,6 +207,7 @@ impl User {
         service.metadata.namespace = Some("default".to_owned());
         let spec = service.spec.get_or_insert_default();
         spec.selector = Some([("app".to_owned(), name.clone())].into());
+        spec.cluster_ip = (app == "db").then(|| "None".to_owned());
         spec.ports = Some(vec![ServicePort { port: 80, ..ServicePort::default() }]);
         world.cluster.of::<Service>().create(service).await?;
         self.services.insert(key);
@@ -240,7 +255,7 @@ async fn disturb_a_pod(world: &World) -> Result<Option<String>, Status> {
 }
 
 /// A template whose pods take some time to start and to stop, and ask for something.
-fn lively(world: &World, app: &str) -> PodTemplateSpec {
+pub fn lively(world: &World, app: &str) -> PodTemplateSpec {
     let mut template = template(app);
     let notes = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
     notes.insert("start".to_owned(), world.rng.below(8).to_string());
@@ -252,7 +267,7 @@ fn lively(world: &World, app: &str) -> PodTemplateSpec {
     template
 }
 
-async fn delete<K: Kind>(world: &World, key: &str) -> Result<(), Status> {
+pub async fn delete<K: Kind>(world: &World, key: &str) -> Result<(), Status> {
     let policy = if world.rng.below(2) == 0 { "Foreground" } else { "Background" };
     let options = DeleteOptions { propagation_policy: Some(policy.to_owned()), ..DeleteOptions::default() };
     let (namespace, name) = split(key);
@@ -262,7 +277,7 @@ async fn delete<K: Kind>(world: &World, key: &str) -> Result<(), Status> {
     }
 }
 
-fn image_patch(image: &str) -> String {
+pub fn image_patch(image: &str) -> String {
     format!(r#"{{"spec":{{"template":{{"spec":{{"containers":[{{"name":"main","image":"{image}"}}]}}}}}}}}"#)
 }
 
@@ -270,7 +285,7 @@ pub fn split(key: &str) -> (&str, &str) {
     key.split_once('/').unwrap_or(("", key))
 }
 
-fn pick_mut<'a, V>(world: &World, all: &'a mut BTreeMap<String, V>) -> Option<(String, &'a mut V)> {
+pub fn pick_mut<'a, V>(world: &World, all: &'a mut BTreeMap<String, V>) -> Option<(String, &'a mut V)> {
     if all.is_empty() {
         return None;
     }
