@@ -125,10 +125,11 @@ impl PodNetwork {
         let (lease, fresh) = self.0.ipam.lock().lease(sandbox, ports)?;
         let (this, name, pod) = (self.clone(), link_name(sandbox), lease.clone());
         let made = netns::here(move || {
-            this.0.connect(&name, &target, &pod.addresses)?;
+            let node = this.0.connect(&name, &target, &pod.addresses)?;
             nft::commit(&edge::change(&this.0.config.pod_cidrs, &pod.addresses, &pod.ports, true))?;
             netns::enter(&target)?;
-            this.0.configure_pod(&pod.addresses)
+            this.0.configure_pod(&pod.addresses)?;
+            node.settle(&name)
         });
         match made.await {
             Ok(()) => Ok(lease.addresses),
@@ -198,8 +199,8 @@ impl Inner {
         }
     }
 
-    /// The pair, and the node's side of it.
-    fn connect(&self, name: &str, target: &File, pod: &[IpAddr]) -> Result<(), Error> {
+    /// The pair, and the node's side of it; and the way to ask for more there.
+    fn connect(&self, name: &str, target: &File, pod: &[IpAddr]) -> Result<Rtnl, Error> {
         let rtnl = Rtnl::open()?;
         rtnl.delete_link(name)?;
         rtnl.add_veth(&Veth {
@@ -220,7 +221,7 @@ impl Inner {
             rtnl.add_neighbour(index, *address, pod_mac(pod))?;
             rtnl.add_host_route(index, *address, gateway)?;
         }
-        Ok(())
+        Ok(rtnl)
     }
 
     /// The pod's side; runs inside the pod's namespace.

@@ -134,6 +134,13 @@ impl Rtnl {
         kernel(format!("set link {index} up"), self.0.request(message), &[])
     }
 
+    /// Has the kernel act on a link's change of state before it goes on. The first side of a pair that is set up
+    /// drops what is sent through it until a task of the kernel has seen that the other side is up, which on a
+    /// loaded machine can be seconds; to ask for the link makes that happen now (since Linux 6.8).
+    pub fn settle(&self, name: &str) -> Result<(), Error> {
+        self.link_index(name).map(drop)
+    }
+
     pub fn link_up(&self, name: &str) -> Result<(), Error> {
         self.set_up(self.link_index(name)?)
     }
