@@ -3,6 +3,7 @@
 mod common;
 
 use common::{cluster, deployment, events, living, names};
+use krate_api::k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use krate_api::meta::DeleteOptions;
 use krate_api::types::apps::v1::{Deployment, ReplicaSet};
 use krate_api::types::core::v1::Pod;
@@ -188,5 +189,34 @@ async fn orphans_are_adopted_and_strangers_released() {
     let free =
         |p: Option<&Pod>| p.is_some_and(|p| p.metadata.owner_references.as_ref().is_none_or(Vec::is_empty));
     cluster.until("default", &lost, free).await;
+    cluster.stop().await;
+}
+
+/// The example of the documentation: ten replicas with a surge of three and two unavailable, an image that never
+/// becomes ready, and then fifteen replicas.
+#[tokio::test(start_paused = true)]
+async fn a_stuck_update_is_scaled_in_proportion() {
+    let (cluster, _nodes) = cluster(2).await;
+    let new = |p: &Pod| p.spec.as_ref().is_some_and(|s| s.containers[0].image.as_deref() == Some("web:2"));
+    cluster.stage.script(move |pod| if new(pod) { Play::unready() } else { Play::default() });
+    let mut web = deployment("web", 10);
+    let strategy = web.spec.as_mut().unwrap().strategy.get_or_insert_default();
+    let rolling = strategy.rolling_update.get_or_insert_default();
+    rolling.max_surge = Some(IntOrString::Int(3));
+    rolling.max_unavailable = Some(IntOrString::Int(2));
+    cluster.of::<Deployment>().create(web).await.unwrap();
+    complete(&cluster, "web", 10, "web:1").await;
+    let sizes = |wanted: [i32; 2]| {
+        cluster.until_all(move |sets: &krate_client::Informer<ReplicaSet>| {
+            let mut sizes: Vec<i32> = sets.list().iter().filter_map(|s| s.spec.as_ref()?.replicas).collect();
+            sizes.sort_unstable();
+            sizes == wanted
+        })
+    };
+    set_image(&cluster, "web", "web:2").await;
+    sizes([5, 8]).await;
+    let patch = r#"{"spec":{"replicas":15}}"#;
+    cluster.of::<Deployment>().patch("default", "web", PatchKind::Merge, patch).await.unwrap();
+    sizes([7, 11]).await;
     cluster.stop().await;
 }
