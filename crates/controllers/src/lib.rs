@@ -33,6 +33,7 @@ mod portion;
 mod quota;
 mod ranking;
 mod replicas;
+mod role_aggregation;
 mod service_cidrs;
 mod slow_start;
 mod stateful_set;
@@ -75,6 +76,7 @@ const CONTROLLERS: &[(&str, Start)] = &[
     ("root-ca-certificate-publisher-controller", accounts::start_root_ca),
     ("serviceaccount-token-controller", accounts::start_tokens),
     ("resourcequota-controller", quota::start),
+    ("clusterrole-aggregation-controller", role_aggregation::start),
     ("garbage-collector-controller", garbage::start),
     ("node-lifecycle-controller", node_lifecycle::start),
     ("taint-eviction-controller", taint_eviction::start),

@@ -31,8 +31,10 @@ impl Plugin for NoEscalation {
             return role_rules(server, at, &role.rules, old);
         }
         if let Some(role) = cast::<ClusterRole>(object) {
-            let old = at.old.and_then(cast::<ClusterRole>).map(|r| r.rules.clone());
-            return role_rules(server, at, &role.rules, old);
+            let old = at.old.and_then(cast::<ClusterRole>);
+            role_rules(server, at, &role.rules, old.map(|r| r.rules.clone()))?;
+            let sums = |r: &ClusterRole| r.aggregation_rule.is_some();
+            return if sums(role) || old.is_some_and(sums) { sums_up(server, at) } else { Ok(()) };
         }
         if let Some(binding) = cast::<RoleBinding>(object) {
             let same = at.old.and_then(cast::<RoleBinding>).is_some_and(|o| o.subjects == binding.subjects);
@@ -76,6 +78,21 @@ fn role_rules(
         return Ok(());
     }
     granted(server, at, rules)
+}
+
+/// A role that sums up others may come to grant anything.
+fn sums_up(server: &Inner, at: &Attributes<'_>) -> Result<(), Status> {
+    let any = || Some(vec!["*".to_owned()]);
+    let verbs = || vec!["*".to_owned()];
+    let everything = [
+        PolicyRule { verbs: verbs(), api_groups: any(), resources: any(), ..Default::default() },
+        PolicyRule { verbs: verbs(), non_resource_urls: any(), ..Default::default() },
+    ];
+    let own = server.authz.rules(&at.call.user, &at.call.namespace);
+    if may(server, at, "escalate", "clusterroles", &at.call.name) || covers(&own, &everything).is_empty() {
+        return Ok(());
+    }
+    Err(at.forbidden("must have cluster-admin privileges to use the aggregationRule"))
 }
 
 fn bound(server: &Inner, at: &Attributes<'_>, role: &RoleRef) -> Result<(), Status> {
