@@ -24,10 +24,14 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
             "status" => vec![],
             _ => validate_spec(new, Some(old)),
         },
-        warnings: |cron, _| {
-            let path = Path::new("spec").child("jobTemplate").child("spec").child("template");
-            let spec = cron.spec.job_template.spec.as_ref();
-            spec.map(|s| warnings::template(&path, &s.template)).unwrap_or_default()
+        warnings: |cron, old| {
+            let path = Path::new("spec").child("jobTemplate").child("spec");
+            let name = cron.metadata.name.as_deref().filter(|_| old.is_none());
+            let mut list: Vec<String> = name.and_then(warnings::name).into_iter().collect();
+            if let Some(spec) = &cron.spec.job_template.spec {
+                list.extend(job::spec_warnings(&path, spec));
+            }
+            list
         },
         check_name: names::subdomain_name,
         ..Default::default()

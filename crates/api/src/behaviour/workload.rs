@@ -78,11 +78,15 @@ pub fn prepare_subresource<W: Workload>(_: &str, new: &mut W, old: &W) {
     new.spec().clone_from(old.the_spec());
 }
 
-/// What is deprecated in the template.
+/// What is deprecated in the template, and a new name that makes no good host names.
 #[must_use]
-pub fn warnings<W: Workload>(workload: &W, _: Option<&W>) -> Vec<String> {
+pub fn warnings<W: Workload>(workload: &W, old: Option<&W>) -> Vec<String> {
+    let names = matches!(W::KIND, "Deployment" | "ReplicaSet" | "ReplicationController") && old.is_none();
+    let name = workload.meta().name.as_deref().filter(|_| names);
+    let mut list: Vec<String> = name.and_then(pod_spec::warnings::name).into_iter().collect();
     let path = Path::new("spec").child("template");
-    workload.template().map(|t| pod_spec::warnings::template(&path, t)).unwrap_or_default()
+    list.extend(workload.template().map(|t| pod_spec::warnings::template(&path, t)).unwrap_or_default());
+    list
 }
 
 /// Counts that may not be negative.

@@ -1,6 +1,7 @@
 //! Jobs.
 
 mod policy;
+mod status;
 mod validate;
 
 use super::fill::{self, items_mut, text, value};
@@ -24,14 +25,37 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_subresource,
         validate: validate::create,
         validate_update: validate::update,
-        warnings: |job, _| {
-            let path = Path::new("spec").child("template");
-            job.spec.as_ref().map(|s| warnings::template(&path, &s.template)).unwrap_or_default()
+        warnings: |job, old| {
+            let name = job.metadata.name.as_deref().filter(|_| old.is_none());
+            let mut list: Vec<String> = name.and_then(warnings::name).into_iter().collect();
+            if let Some(spec) = &job.spec {
+                list.extend(spec_warnings(&Path::new("spec"), spec));
+            }
+            list
         },
         fields,
         check_name: names::subdomain_name,
         ..Default::default()
     })
+}
+
+/// Completions and parallelism from which on an indexed Job's indexes may be too many to write down.
+const MANY_COMPLETIONS: i32 = 100_000;
+const MANY_AT_ONCE: i32 = 10_000;
+
+/// What is dubious in a specification, of a Job or of a CronJob's Jobs.
+pub fn spec_warnings(path: &Path, spec: &JobSpec) -> Vec<String> {
+    let mut list = vec![];
+    let more = |n: Option<i32>, than: i32| n.is_some_and(|n| n > than);
+    let indexed = spec.completion_mode.as_deref() == Some("Indexed");
+    if indexed && more(spec.completions, MANY_COMPLETIONS) && more(spec.parallelism, MANY_AT_ONCE) {
+        list.push(format!(
+            "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than \
+             10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
+        ));
+    }
+    list.extend(warnings::template(&path.child("template"), &spec.template));
+    list
 }
 
 fn default(job: &mut Job) {

@@ -201,11 +201,10 @@ fn restart_policy(errors: &mut Errors, path: &Path, job: &JobSpec) {
 }
 
 pub fn update(subresource: &str, new: &Job, old: &Job) -> Errors {
-    let mut errors = Errors::new();
     if subresource == "status" {
-        status(&mut errors, new);
-        return errors;
+        return super::status::update(new, old);
     }
+    let mut errors = Errors::new();
     let (Some(wanted), Some(was)) = (&new.spec, &old.spec) else { return errors };
     whole(&mut errors, wanted);
     let path = Path::new("spec");
@@ -278,34 +277,5 @@ fn template(errors: &mut Errors, path: &Path, new: &JobSpec, old: &Job) {
 fn keep_resources(containers: &mut [Container], were: &[Container]) {
     for (container, was) in containers.iter_mut().zip(were).filter(|(c, was)| c.name == was.name) {
         container.resources.clone_from(&was.resources);
-    }
-}
-
-fn status(errors: &mut Errors, job: &Job) {
-    let status = job.status.clone().unwrap_or_default();
-    let path = Path::new("status");
-    counts(
-        errors,
-        &path,
-        &[
-            ("active", status.active.map(i64::from)),
-            ("succeeded", status.succeeded.map(i64::from)),
-            ("failed", status.failed.map(i64::from)),
-            ("ready", status.ready.map(i64::from)),
-            ("terminating", status.terminating.map(i64::from)),
-        ],
-    );
-    let Some(pods) = &status.uncounted_terminated_pods else { return };
-    let path = path.child("uncountedTerminatedPods");
-    let mut seen = std::collections::BTreeSet::new();
-    for (field, list) in [("succeeded", &pods.succeeded), ("failed", &pods.failed)] {
-        for (i, uid) in fill::items(list).iter().enumerate() {
-            let path = path.child(field).index(i);
-            if uid.is_empty() {
-                errors.invalid(&path, uid, "must not be empty");
-            } else if !seen.insert(uid) {
-                errors.push(Error::duplicate(&path, uid));
-            }
-        }
     }
 }

@@ -22,8 +22,11 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_subresource,
         validate: validate::create,
         validate_update: validate::update,
-        warnings: |pod, _| {
-            pod.spec.as_ref().map(|s| warnings::pod_spec(&Path::new("spec"), s)).unwrap_or_default()
+        warnings: |pod, old| {
+            let name = pod.metadata.name.as_deref().filter(|_| old.is_none());
+            let mut list: Vec<String> = name.and_then(warnings::pod_name).into_iter().collect();
+            list.extend(pod.spec.iter().flat_map(|s| warnings::pod_spec(&Path::new("spec"), s)));
+            list
         },
         fields,
         check_name: names::subdomain_name,

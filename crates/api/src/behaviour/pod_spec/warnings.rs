@@ -2,6 +2,7 @@
 
 use super::containers::visit;
 use crate::behaviour::fill::{items, str_of};
+use crate::behaviour::names::dns1123_label;
 use crate::field::Path;
 use crate::types::core::v1::{Container, PodSpec, PodTemplateSpec};
 use std::collections::BTreeMap;
@@ -14,6 +15,29 @@ const OLD_NODE_LABELS: [(&str, &str); 5] = [
     ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
     ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
 ];
+
+/// A warning about the name of something whose pods' names and host names begin with it.
+#[must_use]
+pub fn name(name: &str) -> Option<String> {
+    recommended(name, "Pod names and hostnames")
+}
+
+/// A warning about the name of a pod, which is its host name.
+#[must_use]
+pub fn pod_name(name: &str) -> Option<String> {
+    recommended(name, "the Pod's hostname")
+}
+
+fn recommended(name: &str, use_of_it: &str) -> Option<String> {
+    let faults = dns1123_label(name);
+    (!faults.is_empty()).then(|| {
+        format!(
+            "metadata.name: this is used in {use_of_it}, which can result in surprising behavior; a DNS label is \
+             recommended: [{}]",
+            faults.join(" ")
+        )
+    })
+}
 
 /// Warnings about a template.
 #[must_use]
