@@ -6,6 +6,7 @@ use crate::authz;
 use crate::server::Inner;
 use crate::user::MASTERS;
 use async_trait::async_trait;
+use krate_api::meta::Time;
 use krate_api::types::certificates::v1::CertificateSigningRequest;
 use krate_api::{Object, Status};
 use x509_parser::certification_request::X509CertificationRequest;
@@ -17,7 +18,16 @@ pub(super) struct Certificates;
 
 #[async_trait]
 impl Plugin for Certificates {
-    async fn admit(&self, _: &Inner, at: &Attributes<'_>, object: &mut dyn Object) -> Result<(), Status> {
+    async fn admit(
+        &self,
+        server: &Inner,
+        at: &Attributes<'_>,
+        object: &mut dyn Object,
+    ) -> Result<(), Status> {
+        let answers = matches!(at.call.subresource.as_str(), "approval" | "status");
+        if let Some(request) = cast_mut::<CertificateSigningRequest>(object).filter(|_| answers) {
+            date(request, at.old.and_then(cast), &Time(server.clock.now_seconds()));
+        }
         let creates = at.operation == Operation::Create && at.call.subresource.is_empty();
         if let Some(request) = cast_mut::<CertificateSigningRequest>(object).filter(|_| creates) {
             let user = &at.call.user;
@@ -45,6 +55,20 @@ impl Plugin for Certificates {
                 permitted(server, at, request, "sign")
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Says of each condition that does not say it when it was written, and since when it is as it is.
+fn date(new: &mut CertificateSigningRequest, old: Option<&CertificateSigningRequest>, now: &Time) {
+    let was = old.and_then(|o| o.status.as_ref()?.conditions.clone()).unwrap_or_default();
+    let status = new.status.get_or_insert_default();
+    for condition in status.conditions.iter_mut().flatten() {
+        condition.last_update_time.get_or_insert_with(|| now.clone());
+        if condition.last_transition_time.is_none() {
+            let same = was.iter().find(|c| c.type_ == condition.type_ && c.status == condition.status);
+            let since = same.and_then(|c| c.last_transition_time.clone());
+            condition.last_transition_time = since.or_else(|| Some(now.clone()));
         }
     }
 }

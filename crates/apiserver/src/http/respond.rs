@@ -10,6 +10,7 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY, WARNING}
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
+use krate_api::status::Reason;
 use krate_api::{Shared, Status};
 use serde_json::value::RawValue;
 use std::io::Write as _;
@@ -115,6 +116,13 @@ fn one(object: &Shared, shape: Shape, rows: &Rows, style: &Style) -> Result<Byte
     match shape {
         Shape::Whole => Ok(object.bytes.clone()),
         Shape::Metadata { beta } => metadata_of(&object.bytes, beta).map(Bytes::from),
+        Shape::Table { .. } if rows.shown.storage_hash.is_empty() && !style.scale => {
+            let text = format!(
+                "the resource {} does not support being converted to a Table",
+                rows.shown.qualified()
+            );
+            Err(Status::failure(Reason::NotAcceptable, text))
+        }
         Shape::Table { beta } => {
             let page = Page { revision: &object.revision.to_string(), ..Page::default() };
             table(rows, std::slice::from_ref(object), &page, &Style { beta, ..style.clone() })
