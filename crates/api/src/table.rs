@@ -96,7 +96,8 @@ macro_rules! print {
 }
 use print;
 
-fn printer(group: &str, kind: &str) -> Option<&'static Printer> {
+/// The printers of a kind: of each version that it is shown in.
+fn printers<'a>(group: &'a str, kind: &'a str) -> impl Iterator<Item = &'static Printer> + use<'a> {
     let all = [
         core::PRINTERS,
         pods::PRINTERS,
@@ -105,13 +106,13 @@ fn printer(group: &str, kind: &str) -> Option<&'static Printer> {
         storage::PRINTERS,
         access::PRINTERS,
     ];
-    all.into_iter().flatten().find(|p| p.group == group && p.kind == kind)
+    all.into_iter().flatten().filter(move |p| p.group == group && p.kind == kind)
 }
 
 /// The columns of a kind. Subresources of another kind (`Scale`) have their own.
 #[must_use]
 pub fn columns_of(group: &str, kind: &str) -> &'static [Column] {
-    printer(group, kind).map_or(DEFAULT, |p| p.columns)
+    printers(group, kind).next().map_or(DEFAULT, |p| p.columns)
 }
 
 /// The columns of a resource.
@@ -123,7 +124,7 @@ pub fn columns(resource: &Resource) -> &'static [Column] {
 /// The cells of an object of `group` and `kind`, one for each of [`columns_of`].
 #[must_use]
 pub fn row_of(group: &str, kind: &str, object: &dyn Object, now: Timestamp) -> Vec<Value> {
-    let cells = printer(group, kind).and_then(|p| (p.cells)(object, now));
+    let cells = printers(group, kind).find_map(|p| (p.cells)(object, now));
     cells.unwrap_or_else(|| {
         let meta = object.meta();
         let created = meta.creation_timestamp.as_ref();

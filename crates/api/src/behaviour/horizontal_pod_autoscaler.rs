@@ -3,8 +3,10 @@
 use super::check::{self, Check};
 use super::fill::{items, value};
 use super::{Behaviour, Typed, names};
+use crate::catalogue::autoscaling::{to_v1, to_v2};
 use crate::field::{Error, Errors, Path};
 use crate::quantity::Quantity;
+use crate::types::autoscaling::v1::HorizontalPodAutoscaler as Old;
 use crate::types::autoscaling::v2::{
     CrossVersionObjectReference, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
     MetricIdentifier, MetricSpec, MetricTarget, ResourceMetricSource,
@@ -28,6 +30,35 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         check_name: names::subdomain_name,
         ..Default::default()
     })
+}
+
+/// The older version: what it says is what the newer one says of the same object.
+pub fn old_behaviour() -> Arc<dyn Behaviour> {
+    Arc::new(Typed::<Old> {
+        default: |old| *old = through(old, default),
+        prepare_create: |old| old.status = Some(Default::default()),
+        prepare_update: |old, was| {
+            let was = to_v2(was.clone());
+            *old = through(old, |new| new.status.clone_from(&was.status));
+        },
+        prepare_subresource: |_, old, was| {
+            let was = to_v2(was.clone());
+            *old = through(old, |new| new.spec.clone_from(&was.spec));
+        },
+        validate: |old| validate(&to_v2(old.clone())),
+        validate_update: |subresource, old, _| {
+            let new = to_v2(old.clone());
+            if subresource == "status" { validate_status(&new) } else { validate(&new) }
+        },
+        check_name: names::subdomain_name,
+        ..Default::default()
+    })
+}
+
+fn through(old: &Old, change: impl FnOnce(&mut HorizontalPodAutoscaler)) -> Old {
+    let mut new = to_v2(old.clone());
+    change(&mut new);
+    to_v1(new)
 }
 
 fn default(hpa: &mut HorizontalPodAutoscaler) {

@@ -24,6 +24,7 @@ mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod flow_control;
 mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;
@@ -194,6 +195,12 @@ pub fn plain() -> Arc<dyn Behaviour> {
     Arc::new(Plain)
 }
 
+/// The behaviour of `autoscaling/v1`, whose plural is that of the newer version.
+#[must_use]
+pub fn old_autoscaler() -> Arc<dyn Behaviour> {
+    horizontal_pod_autoscaler::old_behaviour()
+}
+
 /// The behaviour of a built-in resource, as the catalogue's rows ask for it.
 #[must_use]
 pub fn of(group: &str, plural: &str) -> Arc<dyn Behaviour> {
@@ -225,6 +232,8 @@ pub fn of(group: &str, plural: &str) -> Arc<dyn Behaviour> {
         ("coordination.k8s.io", "leases") => lease::behaviour(),
         ("discovery.k8s.io", "endpointslices") => endpoint_slice::behaviour(),
         ("events.k8s.io", "events") => event::new_behaviour(),
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => flow_control::flow_schema(),
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => flow_control::priority_level(),
         ("networking.k8s.io", "ingressclasses") => ingress_class::behaviour(),
         ("networking.k8s.io", "ingresses") => ingress::behaviour(),
         ("networking.k8s.io", "ipaddresses") => address::ip_address(),

@@ -98,12 +98,15 @@ kinds! {
     types::authorization::v1::SelfSubjectRulesReview => "selfsubjectrulesreviews", false;
     types::authorization::v1::SubjectAccessReview => "subjectaccessreviews", false;
     types::autoscaling::v1::Scale => "", true;
+    types::autoscaling::v1::HorizontalPodAutoscaler => "horizontalpodautoscalers", true;
     types::autoscaling::v2::HorizontalPodAutoscaler => "horizontalpodautoscalers", true;
     types::batch::v1::CronJob => "cronjobs", true;
     types::batch::v1::Job => "jobs", true;
     types::coordination::v1::Lease => "leases", true;
     types::discovery::v1::EndpointSlice => "endpointslices", true;
     types::events::v1::Event => "events", true;
+    types::flowcontrol::v1::FlowSchema => "flowschemas", false;
+    types::flowcontrol::v1::PriorityLevelConfiguration => "prioritylevelconfigurations", false;
     types::networking::v1::IPAddress => "ipaddresses", false;
     types::networking::v1::Ingress => "ingresses", true;
     types::networking::v1::IngressClass => "ingressclasses", false;

@@ -1,6 +1,7 @@
 //! The catalogue: one row per resource, from which discovery, routing, RBAC, OpenAPI, storage keys,
 //! printing and the command line are made. A custom resource definition adds a row at run time.
 
+pub mod autoscaling;
 pub mod events;
 pub mod kinds;
 pub mod rows;

@@ -1,6 +1,6 @@
 //! The rows of the built-in resources: facts only, one expression per resource.
 
-use super::{Codec, Conversion, Resource, Subresource, Verb, events};
+use super::{Codec, Conversion, Resource, Subresource, Verb, autoscaling, events};
 use crate::behaviour;
 use crate::object::Kind;
 use crate::types;
@@ -237,6 +237,7 @@ fn workloads() -> Vec<Resource> {
         row::<apps::Deployment>("deployment").short(&["deploy"]).in_all().scale().status(),
         row::<apps::ReplicaSet>("replicaset").short(&["rs"]).in_all().scale().status(),
         row::<apps::StatefulSet>("statefulset").short(&["sts"]).in_all().scale().status(),
+        old_autoscaler(),
         row::<types::autoscaling::v2::HorizontalPodAutoscaler>("horizontalpodautoscaler")
             .short(&["hpa"])
             .in_all()
@@ -249,6 +250,20 @@ fn workloads() -> Vec<Resource> {
         row::<types::scheduling::v1::PriorityClass>("priorityclass").short(&["pc"]),
         events(),
     ]
+}
+
+/// The same autoscalers as `autoscaling/v2` has, in the older shape.
+fn old_autoscaler() -> Resource {
+    let stored = row::<types::autoscaling::v2::HorizontalPodAutoscaler>("horizontalpodautoscaler");
+    let mut row = row::<types::autoscaling::v1::HorizontalPodAutoscaler>("horizontalpodautoscaler")
+        .short(&["hpa"])
+        .in_all()
+        .status();
+    row.storage_hash = stored.storage_hash;
+    row.behaviour = behaviour::old_autoscaler();
+    row.conversion =
+        Some(Conversion { to_stored: autoscaling::to_stored, from_stored: autoscaling::from_stored });
+    row
 }
 
 /// The same events as the core group's, in the newer shape.
@@ -273,7 +288,8 @@ fn events() -> Resource {
 }
 
 fn access() -> Vec<Resource> {
-    use types::{authentication::v1 as authentication, authorization::v1 as authorization, rbac::v1 as rbac};
+    use types::{authentication::v1 as authentication, authorization::v1 as authorization};
+    use types::{flowcontrol::v1 as flowcontrol, rbac::v1 as rbac};
     vec![
         review::<authentication::SelfSubjectReview>("selfsubjectreview"),
         review::<authentication::TokenReview>("tokenreview"),
@@ -286,6 +302,8 @@ fn access() -> Vec<Resource> {
             .part("approval", PART)
             .status()
             .selects(&["spec.signerName"]),
+        row::<flowcontrol::FlowSchema>("flowschema").status(),
+        row::<flowcontrol::PriorityLevelConfiguration>("prioritylevelconfiguration").status(),
         row::<rbac::ClusterRole>("clusterrole"),
         row::<rbac::ClusterRoleBinding>("clusterrolebinding"),
         row::<rbac::Role>("role"),

@@ -1,9 +1,10 @@
-//! Role bindings and certificate signing requests.
+//! Role bindings, certificate signing requests, and who is served before whom.
 
 use super::text::{NONE, age, name, text, text_or};
 use super::{AGE, Column, NAME, Printer, print, string};
 use crate::meta::ObjectMeta;
 use crate::types::certificates::v1::CertificateSigningRequest;
+use crate::types::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use crate::types::rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -16,6 +17,8 @@ pub(super) const PRINTERS: &[Printer] = &[
         o.subjects.as_deref(),
         now
     )),
+    print!(FlowSchema, FLOW_SCHEMA, flow_schema),
+    print!(PriorityLevelConfiguration, PRIORITY_LEVEL, priority_level),
     print!(
         CertificateSigningRequest,
         &[
@@ -86,6 +89,55 @@ fn request_state(request: &CertificateSigningRequest) -> String {
         state.push_str(",Issued");
     }
     state
+}
+
+const FLOW_SCHEMA: &[Column] = &[
+    NAME,
+    string("PriorityLevel", "The level that requests of the schema have."),
+    string("MatchingPrecedence", "The schema with the lowest number that matches decides."),
+    string("DistinguisherMethod", "What tells flows of the schema apart."),
+    AGE,
+    string("MissingPL", "Whether the level does not exist."),
+];
+
+fn flow_schema(o: &FlowSchema, now: Timestamp) -> Vec<Value> {
+    let spec = o.spec.clone().unwrap_or_default();
+    let conditions = o.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let dangling = conditions.iter().find(|c| c.type_.as_deref() == Some("Dangling"));
+    vec![
+        name(&o.metadata),
+        json!(spec.priority_level_configuration.name),
+        json!(spec.matching_precedence.unwrap_or(0).to_string()),
+        json!(text_or(spec.distinguisher_method.as_ref().map(|m| &m.type_), NONE)),
+        age(&o.metadata, now),
+        json!(text_or(dangling.and_then(|c| c.status.as_ref()), "?")),
+    ]
+}
+
+const PRIORITY_LEVEL: &[Column] = &[
+    NAME,
+    string("Type", "Whether the level is limited."),
+    string("NominalConcurrencyShares", "The level's part of what is served at once."),
+    string("Queues", "Queues that requests wait in."),
+    string("HandSize", "Queues that one flow may use."),
+    string("QueueLengthLimit", "Requests that wait in one queue."),
+    AGE,
+];
+
+fn priority_level(o: &PriorityLevelConfiguration, now: Timestamp) -> Vec<Value> {
+    let spec = o.spec.clone().unwrap_or_default();
+    let shown = |n: Option<i32>| json!(n.map_or_else(|| NONE.to_owned(), |n| n.to_string()));
+    let limited = spec.limited.as_ref();
+    let queuing = limited.and_then(|l| l.limit_response.as_ref()).and_then(|r| r.queuing.as_ref());
+    vec![
+        name(&o.metadata),
+        json!(spec.type_),
+        shown(limited.and_then(|l| l.nominal_concurrency_shares)),
+        shown(queuing.and_then(|q| q.queues)),
+        shown(queuing.and_then(|q| q.hand_size)),
+        shown(queuing.and_then(|q| q.queue_length_limit)),
+        age(&o.metadata, now),
+    ]
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use super::text::{
     since_time, some_of, text, text_or,
 };
 use super::{AGE, CONTAINERS, Column, IMAGES, NAME, Printer, SELECTOR, column, integer, print, string};
+use crate::catalogue::autoscaling::to_v2;
 use crate::labels::Selector;
 use crate::types::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use crate::types::autoscaling::v1::Scale;
+use crate::types::autoscaling::v1::{HorizontalPodAutoscaler as OldAutoscaler, Scale};
 use crate::types::autoscaling::v2::{
     HorizontalPodAutoscaler, MetricSpec, MetricStatus, MetricTarget, MetricValueStatus,
 };
@@ -25,6 +26,16 @@ const CURRENT: Column = integer("Current", "Pods that there are.");
 const READY: Column = integer("Ready", "Pods that are ready.");
 
 const REPLICAS: &[Column] = &[NAME, DESIRED, CURRENT, READY, AGE, CONTAINERS, IMAGES, SELECTOR];
+
+const AUTOSCALER: &[Column] = &[
+    NAME,
+    string("Reference", "What is scaled."),
+    string("Targets", "Measured and wanted values of the metrics."),
+    string("MinPods", "The fewest pods."),
+    string("MaxPods", "The most pods."),
+    string("Replicas", "Pods that there are."),
+    AGE,
+];
 
 pub(super) const PRINTERS: &[Printer] = &[
     print!(ReplicationController, REPLICAS, |o, now| {
@@ -97,19 +108,8 @@ pub(super) const PRINTERS: &[Printer] = &[
             vec![name(&o.metadata), json!(owner), json!(o.revision), age(&o.metadata, now)]
         }
     ),
-    print!(
-        HorizontalPodAutoscaler,
-        &[
-            NAME,
-            string("Reference", "What is scaled."),
-            string("Targets", "Measured and wanted values of the metrics."),
-            string("MinPods", "The fewest pods."),
-            string("MaxPods", "The most pods."),
-            string("Replicas", "Pods that there are."),
-            AGE,
-        ],
-        autoscaler
-    ),
+    print!(HorizontalPodAutoscaler, AUTOSCALER, autoscaler),
+    print!(OldAutoscaler, AUTOSCALER, |o, now| autoscaler(&to_v2(o.clone()), now)),
     print!(
         Scale,
         &[Column { format: "", ..NAME }, DESIRED, integer("Available", "Pods that there are."), AGE],

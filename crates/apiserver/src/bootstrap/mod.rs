@@ -2,6 +2,7 @@
 //!
 //! Everything goes through the same handlers as any request, as the server's own identity. Idempotent.
 
+mod flow_control;
 mod keep;
 pub(crate) mod rbac;
 
@@ -47,6 +48,12 @@ pub(crate) async fn run(server: &Inner) -> Result<(), Status> {
     }
     for class in priority_classes() {
         steps.push(ensure(server, class).boxed());
+    }
+    for level in flow_control::levels() {
+        steps.push(ensure(server, level).boxed());
+    }
+    for schema in flow_control::schemas() {
+        steps.push(ensure(server, schema).boxed());
     }
     steps.push(kubernetes_service(server).boxed());
     steps.push(service_cidr(server).boxed());
