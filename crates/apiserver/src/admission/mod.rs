@@ -10,6 +10,7 @@ mod limit_ranger;
 mod namespace;
 mod node_restriction;
 mod pod;
+mod pod_security;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
@@ -104,6 +105,7 @@ impl Chain {
             Box::new(service_account::ServiceAccounts),
             Box::new(node_restriction::NodeRestriction),
             Box::new(pod::TaintNewNodes),
+            Box::new(pod_security::PodSecurity),
             Box::new(pod::Priority),
             Box::new(pod::DefaultTolerations),
             Box::new(storage::DefaultStorageClass),
