@@ -144,28 +144,34 @@ impl<'a> Attempt<'a> {
 
     /// Whether the pod fits on a node, with the pods that are nominated to it and without them.
     pub fn judge(&self, slot: Slot, memo: Option<&mut Memo>) -> Result<(), (&'static str, Unfit)> {
-        let node = self.table.node(slot);
-        let guests: Vec<_> = self.nominated.guests(&node.view.name, self.pod).collect();
-        if !guests.is_empty() {
-            let mut trial = self.trial(slot);
-            for guest in guests {
-                trial.add(guest);
-            }
-            trial.fits()?;
+        if !self.nominated.is_empty() {
+            self.judge_with_guests(slot)?;
         }
-        self.judge_alone(node, memo)?;
-        ask(&self.others, node)
+        self.judge_alone(slot, memo)?;
+        if self.others.is_empty() { Ok(()) } else { ask(&self.others, self.table.node(slot)) }
     }
 
-    /// What the plugins say that look at nothing but the node.
-    fn judge_alone(&self, node: &NodeInfo, memo: Option<&mut Memo>) -> Result<(), (&'static str, Unfit)> {
-        let Some(memo) = memo else { return ask(&self.local, node) };
-        match memo.verdict(node.slot, node.generation) {
+    fn judge_with_guests(&self, slot: Slot) -> Result<(), (&'static str, Unfit)> {
+        let node = self.table.node(slot);
+        let mut guests = self.nominated.guests(&node.view.name, self.pod).peekable();
+        if guests.peek().is_none() {
+            return Ok(());
+        }
+        let mut trial = self.trial(slot);
+        guests.for_each(|guest| trial.add(guest));
+        trial.fits()
+    }
+
+    /// What the plugins say that look at nothing but the node. The node itself is looked at only if it has changed.
+    fn judge_alone(&self, slot: Slot, memo: Option<&mut Memo>) -> Result<(), (&'static str, Unfit)> {
+        let Some(memo) = memo else { return ask(&self.local, self.table.node(slot)) };
+        let generation = self.table.generation(slot);
+        match memo.verdict(slot, generation) {
             Verdict::Fits => Ok(()),
             Verdict::Unfit(said) => Err((said.0, said.1.clone())),
             Verdict::Unknown => {
-                let said = ask(&self.local, node);
-                memo.remember(node.slot, node.generation, said.as_ref().err());
+                let said = ask(&self.local, self.table.node(slot));
+                memo.remember(slot, generation, said.as_ref().err());
                 said
             }
         }
@@ -217,8 +223,8 @@ impl<'a> Attempt<'a> {
         };
         memo.expect_scores(scores.len());
         for slot in fitting {
-            let node = self.table.node(*slot);
-            let row = memo.scores(*slot, node.generation, |row| {
+            let row = memo.scores(*slot, self.table.generation(*slot), |row| {
+                let node = self.table.node(*slot);
                 for (cell, (score, _)) in row.iter_mut().zip(scores) {
                     *cell = score.score(node);
                 }

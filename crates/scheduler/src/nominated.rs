@@ -30,13 +30,18 @@ impl Nominated {
     }
 
     #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    #[must_use]
     pub fn node_of(&self, uid: &str) -> Option<&Arc<str>> {
         self.pods.get(uid)
     }
 
     /// The pods nominated to a node that count when `pod` is tried there.
     pub fn guests<'a>(&'a self, node: &str, pod: &'a PodView) -> impl Iterator<Item = &'a Arc<PodView>> {
-        let there = if self.nodes.is_empty() { None } else { self.nodes.get(node) };
+        let there = self.nodes.get(node);
         let counts = |other: &&Arc<PodView>| other.priority >= pod.priority && other.uid != pod.uid;
         there.into_iter().flatten().filter(counts)
     }

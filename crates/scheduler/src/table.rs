@@ -23,7 +23,6 @@ pub struct NodeInfo {
     /// CPU and memory that its pods are taken to use when nodes are scored.
     pub usage: [i64; 2],
     pub ports: Vec<HostPort>,
-    pub generation: u64,
     /// Where it is in the table.
     pub slot: Slot,
 }
@@ -74,6 +73,8 @@ impl Namespaces {
 #[derive(Default)]
 pub struct Table {
     slots: Vec<Option<NodeInfo>>,
+    /// Of each slot. Beside the nodes, not in them: a search that remembers looks at nothing else.
+    generations: Vec<u64>,
     free: Vec<Slot>,
     names: HashMap<Arc<str>, Slot>,
     /// Pods on nodes that we have not heard of yet.
@@ -114,6 +115,12 @@ impl Table {
     #[must_use]
     pub fn node(&self, slot: Slot) -> &NodeInfo {
         self.slots[slot].as_ref().expect("a slot that is handed out holds a node")
+    }
+
+    /// Grows with every change of the node in a slot, or of its pods. Never 0 where there is a node.
+    #[must_use]
+    pub fn generation(&self, slot: Slot) -> u64 {
+        self.generations[slot]
     }
 
     #[must_use]
@@ -176,12 +183,10 @@ impl Table {
 
     /// Adds a node or replaces what is known of it.
     pub fn set_node(&mut self, view: Arc<NodeView>) {
-        self.generation += 1;
         if let Some(slot) = self.slot(&view.name) {
-            let generation = self.generation;
+            self.touch(slot);
             let node = self.slots[slot].as_mut().expect("a named slot holds a node");
             let old = std::mem::replace(&mut node.view, view.clone());
-            node.generation = generation;
             if old.images != view.images {
                 self.count_images(&old, false);
                 self.count_images(&view, true);
@@ -194,7 +199,6 @@ impl Table {
             return;
         }
         let mut node = NodeInfo::new(view.clone());
-        node.generation = self.generation;
         for pod in self.homeless.remove(&view.name).unwrap_or_default() {
             self.carried.count(&view, &pod, 1);
             node.add(pod);
@@ -202,7 +206,9 @@ impl Table {
         let slot = self.free.pop().unwrap_or(self.slots.len());
         if slot == self.slots.len() {
             self.slots.push(None);
+            self.generations.push(0);
         }
+        self.touch(slot);
         node.slot = slot;
         self.tallies.get_mut().set_node(slot, &node, &self.namespaces);
         self.slots[slot] = Some(node);
@@ -238,29 +244,31 @@ impl Table {
     }
 
     pub fn add_pod(&mut self, node: &Arc<str>, pod: Arc<PodView>) {
-        self.generation += 1;
-        let generation = self.generation;
         let Some(slot) = self.slot(node) else {
             return self.homeless.entry(node.clone()).or_default().push(pod);
         };
+        self.touch(slot);
         if let Some(info) = self.slots[slot].as_mut() {
             self.carried.count(&info.view, &pod, 1);
             self.tallies.get_mut().count(slot, &pod, 1, &self.namespaces);
             info.add(pod);
-            info.generation = generation;
         }
     }
 
     pub fn remove_pod(&mut self, node: &str, uid: &str) {
-        self.generation += 1;
-        let generation = self.generation;
         let Some(slot) = self.slot(node) else { return self.remove_homeless(node, uid) };
+        self.touch(slot);
         let Some(info) = self.slots[slot].as_mut() else { return };
-        info.generation = generation;
         if let Some(pod) = info.remove(uid) {
             self.carried.count(&info.view, &pod, -1);
             self.tallies.get_mut().count(slot, &pod, -1, &self.namespaces);
         }
+    }
+
+    /// What was remembered of a slot holds no longer.
+    fn touch(&mut self, slot: Slot) {
+        self.generation += 1;
+        self.generations[slot] = self.generation;
     }
 
     fn remove_homeless(&mut self, node: &str, uid: &str) {
@@ -332,11 +340,12 @@ mod tests {
     fn every_change_is_a_new_generation() {
         let mut table = Table::default();
         table.set_node(node("n").view());
-        let first = table.get("n").unwrap().generation;
+        let generation = |table: &Table| table.generation(table.slot("n").unwrap());
+        let first = generation(&table);
         table.add_pod(&"n".into(), pod("a").view());
-        let second = table.get("n").unwrap().generation;
+        let second = generation(&table);
         assert!(second > first);
         table.set_node(node("n").unschedulable().view());
-        assert!(table.get("n").unwrap().generation > second);
+        assert!(generation(&table) > second);
     }
 }
