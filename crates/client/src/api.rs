@@ -86,10 +86,12 @@ impl<K: Kind> Api<K> {
 
     /// Creates the object in its `metadata.namespace`.
     pub async fn create(&self, object: K) -> Result<Arc<K>, Status> {
-        let namespace = object.meta().namespace.clone().unwrap_or_default();
-        let mut request = Request::of::<K>(Verb::Create, &namespace, "");
-        request.body = Some(Body::Object(Box::new(object)));
-        self.one(request).await
+        self.one(Self::birth(object)).await
+    }
+
+    /// As [`Api::create`], for those who do not read what was made: nothing is decoded.
+    pub async fn create_unread(&self, object: K) -> Result<Shared, Status> {
+        self::object(self.send(Self::birth(object)).await?)
     }
 
     /// Replaces the object; its resourceVersion, if set, must be the present one.
@@ -241,6 +243,13 @@ impl<K: Kind> Api<K> {
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let mut request = Request::of::<K>(Verb::Update, namespace, meta.name.as_deref().unwrap_or_default());
         request.subresource = subresource.to_owned();
+        request.body = Some(Body::Object(Box::new(object)));
+        request
+    }
+
+    fn birth(object: K) -> Request {
+        let namespace = object.meta().namespace.clone().unwrap_or_default();
+        let mut request = Request::of::<K>(Verb::Create, &namespace, "");
         request.body = Some(Body::Object(Box::new(object)));
         request
     }

@@ -70,11 +70,11 @@ impl Correlator {
         budget.try_take(now, RATE, BURST).then_some(Write { event, repeats, key })
     }
 
-    /// The event was stored in this form.
-    pub(super) fn written(&mut self, write: &Write, stored: &Event) {
+    /// The event was stored under this name.
+    pub(super) fn written(&mut self, write: &Write, name: String) {
         let entry = self.written.entry(&write.key, || Written { name: String::new(), first: None, count: 1 });
-        entry.name = stored.metadata.name.clone().unwrap_or_default();
-        entry.first = stored.first_timestamp.clone();
+        entry.name = name;
+        entry.first = write.event.first_timestamp.clone();
     }
 
     fn are_many(&mut self, group: &str, event: &Event, now: Instant) -> bool {

@@ -171,7 +171,7 @@ impl Writer {
     async fn write(&mut self, write: Write) {
         for _ in 0..ATTEMPTS {
             match self.attempt(&write).await {
-                Ok(written) => return self.correlator.written(&write, &written),
+                Ok(name) => return self.correlator.written(&write, name),
                 Err(status) if !temporary(&status) => {
                     tracing::debug!(%status, reason = ?write.event.reason, "an event was refused");
                     return;
@@ -183,7 +183,8 @@ impl Writer {
         tracing::warn!(reason = ?write.event.reason, "an event could not be written");
     }
 
-    async fn attempt(&self, write: &Write) -> Result<Arc<Event>, Status> {
+    /// Writes the event once. The name under which it is stored.
+    async fn attempt(&self, write: &Write) -> Result<String, Status> {
         let event = &write.event;
         let meta = &event.metadata;
         if write.repeats {
@@ -198,17 +199,18 @@ impl Writer {
             match patched {
                 // The first one has expired: this one starts again.
                 Err(status) if status.is_not_found() => {}
-                result => return result,
+                result => return result.map(|event| event.metadata.name.clone().unwrap_or_default()),
             }
         }
-        match self.api.create(event.clone()).await {
+        let created = match self.api.create_unread(event.clone()).await {
             Err(status) if status.is_already_exists() => {
                 let mut other = event.clone();
                 other.metadata.name = meta.name.as_ref().map(|n| format!("{n}{}", self.rng.suffix(2)));
-                self.api.create(other).await
+                self.api.create_unread(other).await
             }
             result => result,
-        }
+        };
+        created.map(|event| event.view.name.clone())
     }
 }
 
