@@ -43,9 +43,7 @@ pub async fn run_all(target: &Target, only: Option<&str>, progress: &dyn Fn(&str
     if wanted("pod") || wanted("watch") {
         pod_rows(target, &wanted, progress, &mut rows).await.map_err(|e| failed("pods", e))?;
     }
-    if wanted("schedule") {
-        rows.extend(schedule::rows(target, progress).await.map_err(|e| failed("schedule", e))?);
-    }
+    rows.extend(schedule::rows(target, &wanted, progress).await.map_err(|e| failed("schedule", e))?);
     let _ = target.remote.send(Request::of::<Namespace>(Verb::Delete, "", NAMESPACE)).await;
     Ok(rows)
 }

@@ -32,10 +32,11 @@ pub async fn run(args: Bench) -> Outcome<()> {
         let resident = target.resident() >> 20;
         rows.push(Row::remark("memory after this work", format!("{resident} MiB resident")));
     }
-    if own.is_some() && args.only.as_deref().is_none_or(|only| "schedule".contains(only)) {
+    if own.is_some() {
         drop(own);
         let dir = std::env::temp_dir().join(format!("krate-bench-{}-alone", std::process::id()));
-        rows.extend(bench::schedule_alone(&dir, &progress).await?);
+        let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
+        rows.extend(bench::schedule_alone(&dir, &wanted, &progress).await?);
     }
     step.done();
     if args.json {
