@@ -193,6 +193,26 @@ pub struct Server {
 /// A list that is one argument.
 type Thresholds = Vec<krate_kubelet::eviction::threshold::Threshold>;
 
+/// Amounts of what a node has, by name.
+type Amounts = std::collections::BTreeMap<String, krate_api::quantity::Quantity>;
+
+/// Reads `cpu=100m,memory=200Mi`.
+fn amounts(text: &str) -> Result<Amounts, String> {
+    const KNOWN: [&str; 4] = ["cpu", "memory", "ephemeral-storage", "pid"];
+    let one = |part: &str| {
+        let (name, amount) = part.split_once('=').ok_or_else(|| format!("{part:?} is not NAME=AMOUNT"))?;
+        if !KNOWN.contains(&name) {
+            return Err(format!("{name:?} cannot be reserved, only {}", KNOWN.join(", ")));
+        }
+        let amount = krate_api::quantity::Quantity::parse(amount)
+            .ok()
+            .filter(|amount| !amount.is_negative())
+            .ok_or_else(|| format!("{amount:?} is not an amount, such as 100m or 200Mi"))?;
+        Ok((name.to_owned(), amount))
+    };
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(one).collect()
+}
+
 /// What a node needs to know, in `server` as in `agent`.
 #[derive(ClapArgs, Debug, Clone)]
 pub struct NodeArgs {
@@ -220,6 +240,12 @@ pub struct NodeArgs {
     /// Below what a node evicts pods, as memory.available<100Mi,nodefs.available<10% [default: Kubernetes' own]
     #[arg(long, value_name = "SIGNAL<AMOUNT,...", value_parser = krate_kubelet::eviction::threshold::parse)]
     pub eviction_hard: Option<Thresholds>,
+    /// What the machine's own programs need and pods cannot have, as cpu=100m,memory=200Mi
+    #[arg(long, value_name = "NAME=AMOUNT,...", value_parser = amounts)]
+    pub system_reserved: Option<Amounts>,
+    /// What Kubernetes' own programs on the node need and pods cannot have
+    #[arg(long, value_name = "NAME=AMOUNT,...", value_parser = amounts)]
+    pub kube_reserved: Option<Amounts>,
     /// Path of the node's control group below the root of each hierarchy
     #[arg(long, value_name = "PATH", default_value = "krate/node")]
     pub cgroup: String,
@@ -395,6 +421,13 @@ pub struct DemoWeb {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_named() {
+        let all = amounts("cpu=100m, memory=200Mi").unwrap();
+        assert_eq!((all["cpu"].text().0, all["memory"].text().0), ("100m".to_owned(), "200Mi".to_owned()));
+        assert!(amounts("cpu").is_err() && amounts("gpu=1").is_err() && amounts("cpu=-1").is_err());
+    }
     use clap::CommandFactory as _;
 
     #[test]

@@ -99,6 +99,15 @@ fn eviction(args: &NodeArgs) -> krate_kubelet::eviction::Config {
     config
 }
 
+/// What pods cannot have, whoever it is for.
+fn reserved(args: &NodeArgs) -> std::collections::BTreeMap<String, String> {
+    let mut all = std::collections::BTreeMap::<String, krate_api::quantity::Quantity>::new();
+    for (name, amount) in args.system_reserved.iter().chain(&args.kube_reserved).flatten() {
+        all.entry(name.clone()).and_modify(|sum| sum.add(amount)).or_insert(*amount);
+    }
+    all.into_iter().map(|(name, amount)| (name, amount.text().0)).collect()
+}
+
 /// The prefix of a range of one address.
 fn host_prefix(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
@@ -216,7 +225,7 @@ impl Parts {
             labels: Default::default(),
             max_pods: MAX_PODS,
             capacity: Default::default(),
-            reserved: Default::default(),
+            reserved: reserved(&settings.args),
             eviction: eviction(&settings.args),
             // A folder of images that was given to the node is shared: others use what is in it.
             image_garbage: settings.args.image_dir.is_none().then(Default::default),
