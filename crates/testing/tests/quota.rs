@@ -4,6 +4,7 @@ mod common;
 
 use common::{cluster, deployment, pod};
 use krate_api::k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use krate_api::meta::DeleteOptions;
 use krate_api::types::apps::v1::{Deployment, ReplicaSet};
 use krate_api::types::core::v1::{
     ConfigMap, Namespace, Pod, ResourceQuota, ResourceRequirements, Secret, Service, ServicePort, ServiceSpec,
@@ -231,6 +232,24 @@ async fn what_is_made_while_a_quota_is_new_is_counted() {
     for quota in cluster.of::<ResourceQuota>().list("", Default::default()).await.unwrap().items {
         let used = quota.status.as_ref().and_then(|s| s.used.clone()).unwrap_or_default();
         assert_eq!(used, amounts(&[("count/configmaps", "2")]), "{:?}", quota.metadata.namespace);
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_replaced_at_once_is_counted_once() {
+    let (cluster, _nodes) = cluster(1).await;
+    cluster.faults.latency(Duration::from_millis(4));
+    enforced(&cluster, quota("q", &[("pods", "6"), ("count/configmaps", "9")], &[])).await;
+    cluster.of::<Deployment>().create(deployment("web", 3)).await.unwrap();
+    uses(&cluster, "q", &[("pods", "3")]).await;
+    for _ in 0..20 {
+        let pod = common::names::<Pod>(&cluster, "default").await[0].clone();
+        let at_once = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+        cluster.of::<Pod>().delete("default", &pod, at_once).await.unwrap();
+        cluster.pass(10).await;
+        let quota = cluster.of::<ResourceQuota>().get("default", "q").await.unwrap();
+        assert_eq!(quota.status.as_ref().unwrap().used.as_ref().unwrap()["pods"].0, "3");
     }
     cluster.stop().await;
 }

@@ -98,7 +98,7 @@ impl Controller {
         });
         let status = ResourceQuotaStatus { hard: spec.hard.clone(), used: Some(text.collect()) };
         if quota.status.as_ref() == Some(&status) {
-            return Ok(Outcome::Done);
+            return self.confirm(namespace, &quota).await;
         }
         let mut fresh = (*quota).clone();
         fresh.status = Some(status);
@@ -106,6 +106,16 @@ impl Controller {
             Err(status) if !status.is_not_found() => Err(status),
             _ => Ok(Outcome::Done),
         }
+    }
+
+    /// Whether the quota is still the one with which was counted. What went away and what was charged for since then
+    /// can make up for each other: the count is then what the old status says, and the present one says more.
+    async fn confirm(&self, namespace: &str, counted: &ResourceQuota) -> Result<Outcome, Status> {
+        let name = counted.metadata.name.as_deref().unwrap_or_default();
+        let present = self.api.get_opt(namespace, name).await?;
+        let changed =
+            present.is_some_and(|p| p.metadata.resource_version != counted.metadata.resource_version);
+        Ok(if changed { Outcome::Again } else { Outcome::Done })
     }
 
     /// The resources that a quota's names are about.
