@@ -1,4 +1,5 @@
-//! The body of a watch: one frame per change, encoded once for all watchers of the same form.
+//! The body of a watch: one frame per change, encoded once for all watchers of the same form. Changes that are
+//! there at once go out together.
 
 use super::negotiate::{Form, Format, Shape};
 use super::respond::{Body, BoxError, metadata_of};
@@ -12,6 +13,10 @@ use hyper::body::Frame;
 use krate_api::{Shared, Status};
 use krate_base::Clock;
 use krate_store::Entry;
+
+/// How many bytes of events that are ready at once are put into one piece of the body. A piece costs a turn of the
+/// connection, whatever its size; a slow watcher holds one.
+const TOGETHER: usize = 32 * 1024;
 
 /// A watch's events as a body that ends when the watch does.
 pub(crate) fn body(feed: Feed, form: Form, style: Style, clock: Clock) -> Body {
@@ -36,23 +41,47 @@ impl Writer {
         if self.ended {
             return None;
         }
-        match self.feed.next().await? {
-            Ok(Item::Bookmark { revision, initial_end }) => Some(self.bookmark(revision, initial_end)),
+        let item = self.feed.next().await?;
+        let first = self.encoded(item);
+        let Some(second) = self.ready() else { return Some(first) };
+        let mut out = Vec::with_capacity(TOGETHER.max(first.len() + second.len()));
+        out.extend_from_slice(&first);
+        out.extend_from_slice(&second);
+        while out.len() < TOGETHER
+            && let Some(more) = self.ready()
+        {
+            out.extend_from_slice(&more);
+        }
+        Some(Bytes::from(out))
+    }
+
+    /// What can be sent without waiting.
+    fn ready(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        let item = self.feed.ready()?;
+        Some(self.encoded(Ok(item)))
+    }
+
+    fn encoded(&mut self, item: Result<Item, Status>) -> Bytes {
+        match item {
+            Ok(Item::Bookmark { revision, initial_end }) => self.bookmark(revision, initial_end),
             Ok(Item::Change { change, entry, event }) => {
                 let plain = self.form.shape == Shape::Whole
                     && self.form.format == Format::Json
                     && self.feed.rows().shown.conversion.is_none();
-                Some(match event {
+                match event {
                     Some(event) if plain => {
                         event.frame.get_or_init(|| frame(change.as_str(), &entry.value)).clone()
                     }
                     _ if plain => frame(change.as_str(), &entry.value),
                     _ => self.transformed(change, &entry),
-                })
+                }
             }
             Err(status) => {
                 self.ended = true;
-                Some(self.error(&status))
+                self.error(&status)
             }
         }
     }

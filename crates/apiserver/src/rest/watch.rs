@@ -14,9 +14,10 @@ use krate_api::{Shared, Status};
 use krate_client::WatchEvent;
 use krate_store::{Entry, Error, Event, ListQuery, Watch};
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
+use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
 /// A watch without a timeout of its own ends after this long, and up to twice that.
 const TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -61,7 +62,7 @@ pub(crate) struct Feed {
     selection: Selection,
     watch: Box<dyn Watch>,
     ready: VecDeque<Item>,
-    deadline: Instant,
+    deadline: Pin<Box<Sleep>>,
     bookmarks: Option<Interval>,
     told: u64,
     ended: bool,
@@ -105,7 +106,7 @@ pub(crate) async fn open(server: &Inner, call: &Call) -> Result<Feed, Status> {
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         interval
     });
-    let deadline = Instant::now() + timeout;
+    let deadline = Box::pin(tokio::time::sleep(timeout));
     let rows = call.rows.clone();
     Ok(Feed { rows, selection, watch, ready, deadline, bookmarks, told: after, ended: false })
 }
@@ -166,6 +167,11 @@ impl Feed {
         &self.rows
     }
 
+    /// An item that is there without waiting.
+    pub fn ready(&mut self) -> Option<Item> {
+        self.ready.pop_front()
+    }
+
     /// The next item; `None` when the watch has ended.
     pub async fn next(&mut self) -> Option<Result<Item, Status>> {
         loop {
@@ -185,7 +191,7 @@ impl Feed {
                         return Some(Err(watch_error(e)));
                     }
                 },
-                () = tokio::time::sleep_until(self.deadline) => {
+                () = self.deadline.as_mut() => {
                     self.ended = true;
                     if self.bookmarks.is_some() {
                         self.tell_position();

@@ -84,6 +84,39 @@ async fn a_watch_flushes_its_head_and_its_events() {
 }
 
 #[tokio::test]
+async fn events_that_are_there_at_once_go_out_together_and_in_order() {
+    use http_body_util::BodyExt as _;
+    const MANY: usize = 300;
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for i in 0..MANY {
+        let body = json!({"metadata": {"name": format!("c-{i:03}")}, "data": {"filler": "x".repeat(200)}});
+        send(&admin, "POST", maps, "application/json", body).await;
+    }
+    // what was there before, and with selectors, and what came since: three ways to the same events
+    for query in ["resourceVersion=0", "resourceVersion=0&labelSelector=a!=b", "resourceVersion=1"] {
+        let path = format!("{maps}?watch=1&{query}");
+        let mut response = admin.open(http::Method::GET, &path, None, Default::default()).await.unwrap();
+        let (mut text, mut pieces) = (String::new(), 0);
+        while text.matches('\n').count() < MANY {
+            let frame = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+            text.push_str(std::str::from_utf8(&frame).unwrap());
+            pieces += 1;
+        }
+        let name = |line: &str| -> String {
+            let event: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert_eq!(event["type"], "ADDED");
+            event["object"]["metadata"]["name"].as_str().unwrap().to_owned()
+        };
+        let names: Vec<String> = text.lines().map(name).collect();
+        assert_eq!(names, (0..MANY).map(|i| format!("c-{i:03}")).collect::<Vec<_>>(), "{query}");
+        assert!(pieces < MANY / 2, "{query}: {pieces} pieces");
+    }
+}
+
+#[tokio::test]
 async fn both_transports_show_the_same() {
     let server = server().await;
     let served = serve(&server).await;

@@ -37,6 +37,7 @@ use state::{Overlay, RingBounds, State};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use watch::Watcher;
@@ -107,6 +108,8 @@ pub(crate) struct Core {
     vault: Vault,
     writer: Mutex<Writer>,
     queue: Mutex<Queue>,
+    /// Set while the queue is locked, so that nothing is queued afterwards.
+    closed: AtomicBool,
     room: Arc<Semaphore>,
     /// Those who wait until every record is under the present seal.
     resealers: Mutex<Vec<oneshot::Sender<Result<usize, Error>>>>,
@@ -120,7 +123,6 @@ struct Queue {
     jobs: VecDeque<Job>,
     /// Somebody is carrying out jobs.
     busy: bool,
-    closed: bool,
 }
 
 enum Job {
@@ -174,6 +176,7 @@ impl Embedded {
             vault: Vault(options.seal),
             writer: Mutex::new(writer),
             queue: Mutex::default(),
+            closed: AtomicBool::new(false),
             room: Arc::new(Semaphore::new(QUEUE)),
             resealers: Mutex::default(),
             idle: Notify::new(),
@@ -216,7 +219,10 @@ impl Embedded {
     }
 
     fn refuse(&self) {
-        self.core.queue.lock().closed = true;
+        {
+            let _queue = self.core.queue.lock();
+            self.core.closed.store(true, Ordering::Release);
+        }
         self.shutdown.cancel();
         for space in self.core.state.read().spaces.values() {
             space.signal.notify_waiters();
@@ -241,7 +247,7 @@ async fn off_runtime<T: Send + 'static>(
 
 impl Core {
     fn is_closed(&self) -> bool {
-        self.queue.lock().closed
+        self.closed.load(Ordering::Acquire)
     }
 
     fn medium(&self) -> Option<Arc<dyn Medium>> {
@@ -275,7 +281,7 @@ impl Core {
     /// thread of our own: a paused clock then stands still while the disk works.
     fn submit(self: &Arc<Self>, job: Job) -> Result<(), Error> {
         let mut queue = self.queue.lock();
-        if queue.closed {
+        if self.is_closed() {
             return Err(Error::Closed);
         }
         queue.jobs.push_back(job);
@@ -406,7 +412,7 @@ impl Drop for EndBadly<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let mut queue = self.0.queue.lock();
-            queue.closed = true;
+            self.0.closed.store(true, Ordering::Release);
             queue.busy = false;
             queue.jobs.clear();
             self.0.idle.notify_waiters();
