@@ -111,6 +111,15 @@ impl Rows {
         read.map_err(|e| Status::internal(format!("unable to decode {}: {e}", entry.key.path)))
     }
 
+    /// The object that an entry holds, to look at: no decoding while an informer of this process holds it.
+    pub fn held(&self, entry: &Entry) -> Result<Arc<dyn Object>, Status> {
+        if self.shown.conversion.is_some() {
+            return self.decode(entry).map(Arc::from);
+        }
+        (self.shown.codec.held)(&self.shared(entry))
+            .map_err(|e| Status::internal(format!("unable to decode {}: {e}", entry.key.path)))
+    }
+
     /// The shared form of an object that was not stored (dry run).
     pub fn unstored(&self, object: &dyn Object, revision: u64) -> Shared {
         let view = View::of(object, Vec::new());

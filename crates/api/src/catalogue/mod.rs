@@ -7,7 +7,7 @@ pub mod kinds;
 pub mod rows;
 
 use crate::behaviour::Behaviour;
-use crate::object::{DecodeError, Object};
+use crate::object::{DecodeError, Object, Shared};
 use crate::schema::{self, Type};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -46,6 +46,8 @@ impl Verb {
 pub struct Codec {
     pub decode: Arc<dyn Fn(&[u8]) -> Result<Box<dyn Object>, DecodeError> + Send + Sync>,
     pub empty: Arc<dyn Fn() -> Box<dyn Object> + Send + Sync>,
+    /// The value of an encoding, shared with whoever holds it already.
+    pub held: Arc<dyn Fn(&Shared) -> Result<Arc<dyn Object>, DecodeError> + Send + Sync>,
 }
 
 /// The way between the kind that a row shows and the kind that its space holds, where they differ

@@ -48,6 +48,7 @@ fn row<K: Kind>(singular: &str) -> Resource {
         codec: Codec {
             decode: Arc::new(|bytes| Ok(Box::new(K::decode(bytes)?))),
             empty: Arc::new(|| Box::new(K::default())),
+            held: Arc::new(|shared| Ok(shared.typed::<K>()?)),
         },
         conversion: None,
         selectable: vec![],

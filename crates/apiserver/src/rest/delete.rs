@@ -83,7 +83,7 @@ async fn delete_one(
 ) -> Result<(Shared, bool, String), Status> {
     for _ in 0..COMMIT_ATTEMPTS {
         let entry = list::entry(server, call).await?.ok_or_else(|| call.not_found())?;
-        let old = call.rows.decode(&entry)?;
+        let old = call.rows.held(&entry)?;
         let uid = old.meta().uid.clone().unwrap_or_default();
         check_preconditions(call, options, &entry, &uid)?;
         let at = Attributes::new(call, Operation::Delete, Some(&*old), Some(&*old));

@@ -22,7 +22,8 @@ pub(crate) async fn patch(
     if kind == PatchKind::Apply {
         return Err(unsupported());
     }
-    let shared = write(server, call, &mut |_, old| patched(call, kind, &old.encode(), patch)).await?;
+    let shared =
+        write(server, call, &mut |entry, _| patched(call, kind, &call.rows.bytes(entry), patch)).await?;
     Ok((shared, false))
 }
 

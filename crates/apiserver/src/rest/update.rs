@@ -75,7 +75,7 @@ fn check_identity(call: &Call, object: &dyn Object) -> Result<(), Status> {
 pub(crate) async fn write(server: &Inner, call: &Call, make: Make<'_>) -> Result<Shared, Status> {
     for _ in 0..COMMIT_ATTEMPTS {
         let entry = list::entry(server, call).await?.ok_or_else(|| call.not_found())?;
-        let old = call.rows.decode(&entry)?;
+        let old = call.rows.held(&entry)?;
         let mut new = make(&entry, &*old)?;
         if let Some(done) = attempt(server, call, &entry, &*old, &mut *new).await? {
             return Ok(done);
