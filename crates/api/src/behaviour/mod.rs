@@ -25,6 +25,7 @@ mod endpoint_slice;
 mod endpoints;
 mod event;
 mod flow_control;
+mod go_json;
 mod horizontal_pod_autoscaler;
 mod ingress;
 mod ingress_class;

@@ -3,7 +3,7 @@
 use super::check::Check;
 use super::config_map::{DATA, SEALED};
 use super::fill::{str_of, text};
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed, go_json, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::core::v1::Secret;
 use k8s_openapi::ByteString;
@@ -83,16 +83,9 @@ fn json(errors: &mut Errors, path: &Path, secret: &Secret, key: &str) {
     match secret.data.as_ref().and_then(|d| d.get(key)) {
         None => errors.push(Error::required(&path, "")),
         Some(bytes) => {
-            let fault = match serde_json::from_slice::<serde_json::Value>(&bytes.0) {
-                Ok(serde_json::Value::Object(_) | serde_json::Value::Null) => return,
-                Ok(_) => {
-                    "json: cannot unmarshal value into Go value of type map[string]interface {}".to_owned()
-                }
-                Err(_) if bytes.0.is_empty() => "unexpected end of JSON input".to_owned(),
-                Err(error) if error.is_eof() => "unexpected end of JSON input".to_owned(),
-                Err(_) => "invalid character in JSON".to_owned(),
-            };
-            errors.invalid(&path, "<secret contents redacted>", &fault);
+            if let Some(fault) = go_json::object_fault(&bytes.0) {
+                errors.invalid(&path, "<secret contents redacted>", &fault);
+            }
         }
     }
 }
