@@ -75,7 +75,8 @@ pub fn start(env: &Env) {
     let c = controller.clone();
     pods.subscribe(move |old, new| {
         pods::wakes(old, new, |wake| c.wake(&wake));
-        if let Some(pod) = new.filter(|p| is_tracked(p) && !c.is_cared_for(p)) {
+        // Those too that come before their Jobs are known: the queue is worked on when all are.
+        if let Some(pod) = new.filter(|p| is_tracked(p) && !c.has_job(p)) {
             c.strays.add(pod.metadata.key());
         }
     });
@@ -140,13 +141,13 @@ impl Controller {
         (meta::refers_to::<Job>(owner) && self.jobs.get(&key).is_some_and(same)).then_some(key)
     }
 
-    /// Whether a living Job will see to the pod's finalizer.
-    fn is_cared_for(&self, pod: &PodView) -> bool {
-        !self.jobs.has_synced() || pod.controller().is_some_and(|owner| self.key_of(owner, pod).is_some())
+    /// Whether a Job that is there will see to the pod's finalizer.
+    fn has_job(&self, pod: &PodView) -> bool {
+        pod.controller().is_some_and(|owner| self.key_of(owner, pod).is_some())
     }
 
     async fn free_stray(&self, key: &str) -> Result<Outcome, Status> {
-        if let Some(pod) = self.pods.get(key).filter(|p| is_tracked(p) && !self.is_cared_for(p)) {
+        if let Some(pod) = self.pods.get(key).filter(|p| is_tracked(p) && !self.has_job(p)) {
             self.free(&pod).await?;
         }
         Ok(Outcome::Done)
