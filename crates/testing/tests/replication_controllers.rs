@@ -42,7 +42,7 @@ async fn what_fits_is_adopted_and_what_no_longer_fits_is_released() {
     cluster.of::<ReplicationController>().create(controller("web", 3)).await.unwrap();
     ready(&cluster, "web", 3).await;
     assert!(names::<Pod>(&cluster, "default").await.contains(&"stray".to_owned()));
-    assert_eq!(owner(&*cluster.of::<Pod>().get("default", "stray").await.unwrap()), Some("web"));
+    assert_eq!(owner(&cluster.of::<Pod>().get("default", "stray").await.unwrap()), Some("web"));
     let patch = r#"{"metadata":{"labels":{"app":"other"}}}"#;
     cluster.of::<Pod>().patch("default", "stray", PatchKind::Merge, patch).await.unwrap();
     cluster.until("default", "stray", |p: Option<&Pod>| p.is_some_and(|p| owner(p).is_none())).await;
