@@ -265,6 +265,22 @@ impl Cluster {
         }
     }
 
+    /// Kills a node's own process, and waits until the kernel has taken it away.
+    pub fn kill(&self, name: &str) {
+        let pid = self.process(name);
+        kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        // A process that nobody has asked after yet is a zombie; its memory, files and locks are gone.
+        let is_there = || {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+        };
+        while is_there() {
+            assert!(Instant::now() < deadline, "{name} does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The pid of a node's own process (server or agent).
     pub fn process(&self, name: &str) -> i32 {
         let text = std::fs::read_to_string(self.dir.join("processes").join(format!("{name}.json"))).unwrap();

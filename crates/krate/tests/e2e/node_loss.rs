@@ -1,8 +1,6 @@
 //! Kills: of a whole node, whose pods come up elsewhere, and of the control plane, which nothing notices.
 
 use crate::cluster::Cluster;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 #[test]
 fn pods_of_a_killed_node_come_up_on_the_other_and_keep_their_data() {
@@ -79,7 +77,7 @@ fn a_killed_server_leaves_containers_running_and_restarts_nothing() {
     c.fetch_until("welcome");
     let state = "jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount} {.status.podIP}{\"\\n\"}{end}";
     let before = c.kubectl(&["get", "pods", "-o", state]);
-    kill(Pid::from_raw(c.process("node-1")), Signal::SIGKILL).unwrap();
+    c.kill("node-1");
     assert!(c.fetch().unwrap().contains("welcome"), "the application serves without its control plane");
     let said = c.up(1);
     assert!(said.ok, "{}", said.err);
