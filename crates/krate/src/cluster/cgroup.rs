@@ -99,14 +99,21 @@ pub fn kill_all(group: &str) -> io::Result<()> {
             // A descriptor of the process, so that its end is waited for and not polled.
             let exited = pidfd(pid);
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            if let Some(fd) = exited {
-                let mut poll =
-                    [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&fd), nix::poll::PollFlags::POLLIN)];
-                let _ = nix::poll::poll(&mut poll, nix::poll::PollTimeout::from(1000u16));
-            }
+            end_of(exited, 1000);
         }
     }
     Err(io::Error::other(format!("processes of {group} do not end")))
+}
+
+/// Waits until a process and all its threads have ended, at most so many milliseconds.
+pub fn wait_for(pid: i32, at_most: u16) {
+    end_of(pidfd(pid), at_most);
+}
+
+fn end_of(process: Option<std::os::fd::OwnedFd>, at_most: u16) {
+    let Some(fd) = process else { return };
+    let mut poll = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&fd), nix::poll::PollFlags::POLLIN)];
+    let _ = nix::poll::poll(&mut poll, nix::poll::PollTimeout::from(at_most));
 }
 
 #[expect(unsafe_code, reason = "pidfd_open has no safe wrapper in the libraries that we use")]

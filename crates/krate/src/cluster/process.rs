@@ -41,13 +41,26 @@ impl Process {
 
 /// The start time in field 22 of `/proc/PID/stat`; `None` for what does not exist or is a zombie.
 pub fn start_time(pid: i32) -> Option<u64> {
+    stat(pid).filter(|(is_dead, _)| !is_dead).map(|(_, start)| start)
+}
+
+/// Whether a process is dead, and its start time.
+fn stat(pid: i32) -> Option<(bool, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let state = fields.next()?;
-    if state == "Z" || state == "X" {
-        return None;
+    let is_dead = matches!(fields.next()?, "Z" | "X");
+    Some((is_dead, fields.nth(18)?.parse().ok()?))
+}
+
+/// Waits until the process that was recorded before has given back all that it held. One that was killed is dead as
+/// soon as its first thread is, and its listeners are closed with the last.
+fn bury(cluster: &Cluster, name: &str) {
+    const PATIENCE_MS: u16 = 10_000;
+    let Ok(text) = std::fs::read(cluster.record_file(name)) else { return };
+    let Ok(old) = serde_json::from_slice::<Process>(&text) else { return };
+    if stat(old.pid) == Some((true, old.start_time)) {
+        cgroup::wait_for(old.pid, PATIENCE_MS);
     }
-    fields.nth(18)?.parse().ok()
 }
 
 /// A process that was just started and has not said that it is ready.
@@ -60,6 +73,7 @@ pub struct Starting {
 /// Starts this program again as `args`, in the background, with its log in the cluster's folder.
 pub fn start(cluster: &Cluster, name: &str, group: &str, args: &[String]) -> Outcome<Starting> {
     let next = "Check the rights and the free space of the data folder.";
+    bury(cluster, name);
     for file in [cluster.log_file(name), cluster.record_file(name)] {
         if let Some(parent) = file.parent() {
             std::fs::create_dir_all(parent).explain("the data folder cannot be written", next)?;
