@@ -84,6 +84,14 @@ pub fn generation(new: &mut ObjectMeta, old: &ObjectMeta, changed: bool) {
     new.generation = if changed { Some(was + 1) } else { old.generation };
 }
 
+/// Puts the old metadata back into what may change the status only. The version that the write was made from stays,
+/// and who wrote which field.
+pub fn restore_metadata(new: &mut ObjectMeta, old: &ObjectMeta) {
+    let version = new.resource_version.take();
+    let managed = new.managed_fields.take();
+    *new = ObjectMeta { resource_version: version, managed_fields: managed, ..old.clone() };
+}
+
 /// Amounts of resources, as a list of them is held in the API.
 pub type Resources = BTreeMap<String, QuantityText>;
 

@@ -2,7 +2,7 @@
 //! held; how a server obeys them is its own matter.
 
 use super::check::Check;
-use super::fill::{generation, items, number, same, str_of, value};
+use super::fill::{generation, items, number, restore_metadata, same, str_of, value};
 use super::{Behaviour, Typed, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::flowcontrol::v1::{
@@ -35,9 +35,7 @@ pub fn flow_schema() -> Arc<dyn Behaviour> {
             generation(&mut new.metadata, &old.metadata, !same(&new.spec, &old.spec));
         },
         prepare_subresource: |_, new, old| {
-            let version = new.metadata.resource_version.take();
-            new.metadata = old.metadata.clone();
-            new.metadata.resource_version = version;
+            restore_metadata(&mut new.metadata, &old.metadata);
             new.spec.clone_from(&old.spec);
         },
         validate: |schema| {
@@ -73,9 +71,7 @@ pub fn priority_level() -> Arc<dyn Behaviour> {
             generation(&mut new.metadata, &old.metadata, !same(&new.spec, &old.spec));
         },
         prepare_subresource: |_, new, old| {
-            let version = new.metadata.resource_version.take();
-            new.metadata = old.metadata.clone();
-            new.metadata.resource_version = version;
+            restore_metadata(&mut new.metadata, &old.metadata);
             new.spec.clone_from(&old.spec);
         },
         validate: |level| {

@@ -1,7 +1,7 @@
 //! The kinds of `storage.k8s.io`: classes, drivers, nodes, capacities and attachments.
 
 use super::check::{self, Check};
-use super::fill::{self, items, str_of, value};
+use super::fill::{self, items, restore_metadata, str_of, value};
 use super::pod_spec::{sources, topology_key_requirement};
 use super::{Behaviour, Typed, names, persistent_volume, selector};
 use crate::field::{Error, Errors, Path};
@@ -98,11 +98,7 @@ pub fn volume_attachment() -> Arc<dyn Behaviour> {
         prepare_update: |new, old| new.status.clone_from(&old.status),
         prepare_subresource: |_, new, old| {
             new.spec = old.spec.clone();
-            let version = new.metadata.resource_version.take();
-            let managed = new.metadata.managed_fields.take();
-            new.metadata = old.metadata.clone();
-            new.metadata.resource_version = version;
-            new.metadata.managed_fields = managed;
+            restore_metadata(&mut new.metadata, &old.metadata);
         },
         validate: validate_attachment,
         validate_update: |_, new, old| {

@@ -26,14 +26,20 @@ struct IndexState<V> {
 }
 
 impl<V> IndexState<V> {
-    fn insert(&mut self, key: &Arc<str>, view: &V) {
-        for value in (self.values)(view) {
+    /// Brings the index from one state of an object to another; most changes leave its values as they are.
+    fn change(&mut self, key: &Arc<str>, old: Option<&V>, new: Option<&V>) {
+        let [old, new] = [old, new].map(|view| view.map(|view| (self.values)(view)));
+        if old == new {
+            return;
+        }
+        self.remove(key, old.unwrap_or_default());
+        for value in new.unwrap_or_default() {
             self.keys.entry(value).or_default().insert(key.clone());
         }
     }
 
-    fn remove(&mut self, key: &Arc<str>, view: &V) {
-        for value in (self.values)(view) {
+    fn remove(&mut self, key: &Arc<str>, values: Vec<String>) {
+        for value in values {
             if let Some(keys) = self.keys.get_mut(&value) {
                 keys.remove(key);
                 if keys.is_empty() {
@@ -90,25 +96,19 @@ impl<V> Store<V> {
         }
         let mut index = IndexState { name, values, keys: HashMap::new() };
         for (key, entry) in &self.items {
-            index.insert(key, &entry.view);
+            index.change(key, None, Some(&entry.view));
         }
         self.indexes.push(index);
         self.indexes.len() - 1
     }
 
     pub(super) fn put(&mut self, key: &str, entry: Entry<V>) -> Option<Entry<V>> {
-        let key: Arc<str> = match self.items.get_key_value(key) {
-            Some((key, old)) => {
-                let key = key.clone();
-                for index in &mut self.indexes {
-                    index.remove(&key, &old.view);
-                }
-                key
-            }
-            None => key.into(),
+        let (key, old): (Arc<str>, _) = match self.items.get_key_value(key) {
+            Some((key, old)) => (key.clone(), Some(&*old.view)),
+            None => (key.into(), None),
         };
         for index in &mut self.indexes {
-            index.insert(&key, &entry.view);
+            index.change(&key, old, Some(&entry.view));
         }
         self.items.insert(key, entry)
     }
@@ -116,7 +116,7 @@ impl<V> Store<V> {
     pub(super) fn remove(&mut self, key: &str) -> Option<Entry<V>> {
         let (key, old) = self.items.remove_entry(key)?;
         for index in &mut self.indexes {
-            index.remove(&key, &old.view);
+            index.change(&key, Some(&old.view), None);
         }
         Some(old)
     }
