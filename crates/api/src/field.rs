@@ -175,6 +175,13 @@ impl Error {
         Self { kind: ErrorType::Internal, path: path.clone(), value: String::new(), detail: detail.into() }
     }
 
+    /// The same fault with another text for its value.
+    #[must_use]
+    pub fn showing(mut self, value: impl Into<String>) -> Self {
+        self.value = value.into();
+        self
+    }
+
     /// The same fault with another detail.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {

@@ -23,6 +23,8 @@ pub trait Check {
     fn required_one_of(&mut self, path: &Path, value: &str, supported: &[&str]);
     fn not_negative(&mut self, path: &Path, value: Option<i64>);
     fn invalid<T: Serialize + ?Sized>(&mut self, path: &Path, value: &T, detail: &str);
+    /// A list, which the original shows as `null` when there is nothing in it.
+    fn invalid_list<T: Serialize>(&mut self, path: &Path, list: &[T], detail: &str);
     fn forbidden(&mut self, path: &Path, detail: &str);
     /// The value is what it was.
     fn unchanged<T: Serialize + PartialEq>(&mut self, path: &Path, new: &T, old: &T);
@@ -62,6 +64,10 @@ impl Check for Errors {
         self.push(Error::invalid(path, value, detail));
     }
 
+    fn invalid_list<T: Serialize>(&mut self, path: &Path, list: &[T], detail: &str) {
+        self.push(Error::invalid(path, &Some(list).filter(|l| !l.is_empty()), detail));
+    }
+
     fn forbidden(&mut self, path: &Path, detail: &str) {
         self.push(Error::forbidden(path, detail));
     }
@@ -95,7 +101,7 @@ pub fn port_number(errors: &mut Errors, path: &Path, number: i32) {
 /// An address that traffic can be sent to.
 pub fn endpoint_ip(errors: &mut Errors, path: &Path, value: &str) {
     use std::net::IpAddr;
-    let Ok(ip) = value.parse::<IpAddr>() else {
+    let Some(ip) = names::sloppy_ip(value).map(|ip| ip.to_canonical()) else {
         errors.invalid(path, value, "must be a valid IP address");
         return;
     };

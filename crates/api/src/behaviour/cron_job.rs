@@ -3,7 +3,7 @@
 use super::check::Check;
 use super::fill::{self, str_of, text, value};
 use super::pod_spec::warnings;
-use super::workload::counts;
+use super::workload::{self, counts};
 use super::{Behaviour, Typed, job, names};
 use crate::cron::{self, Schedule};
 use crate::field::{Errors, Path};
@@ -24,15 +24,7 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
             "status" => vec![],
             _ => validate_spec(new, Some(old)),
         },
-        warnings: |cron, old| {
-            let path = Path::new("spec").child("jobTemplate").child("spec");
-            let name = cron.metadata.name.as_deref().filter(|_| old.is_none());
-            let mut list: Vec<String> = name.and_then(warnings::name).into_iter().collect();
-            if let Some(spec) = &cron.spec.job_template.spec {
-                list.extend(job::spec_warnings(&path, spec));
-            }
-            list
-        },
+        warnings: all_warnings,
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -49,13 +41,39 @@ fn default(cron: &mut CronJob) {
     cron.status.get_or_insert_default();
 }
 
+fn all_warnings(cron: &CronJob, old: Option<&CronJob>) -> Vec<String> {
+    let path = Path::new("spec").child("jobTemplate").child("spec");
+    let name = cron.metadata.name.as_deref().filter(|_| old.is_none());
+    let mut list: Vec<String> = name.and_then(warnings::name).into_iter().collect();
+    if let Some(spec) = &cron.spec.job_template.spec
+        && !workload::is_untouched(&cron.metadata, old.map(|old| &old.metadata))
+    {
+        list.extend(job::spec_warnings(&path, spec));
+    }
+    if cron.spec.schedule.contains("TZ") {
+        list.push(
+            "cannot use TZ or CRON_TZ in spec.schedule, use timeZone instead, see \
+             https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/#limitations for more details"
+                .to_owned(),
+        );
+    }
+    list
+}
+
 fn prepare_create(cron: &mut CronJob) {
     cron.status = Some(Default::default());
     cron.metadata.generation = Some(1);
+    if let Some(job) = &mut cron.spec.job_template.spec {
+        workload::drop_disabled(&mut job.template, None);
+    }
 }
 
 fn prepare_update(new: &mut CronJob, old: &CronJob) {
     new.status.clone_from(&old.status);
+    if let Some(job) = &mut new.spec.job_template.spec {
+        let was = old.spec.job_template.spec.as_ref();
+        workload::drop_disabled(&mut job.template, was.map(|was| &was.template));
+    }
     let changed = !fill::same(&new.spec, &old.spec);
     fill::generation(&mut new.metadata, &old.metadata, changed);
 }

@@ -4,7 +4,7 @@ use super::check::Check;
 use super::fill::{self, str_of, text, value};
 use super::pod_spec::{self, defaults};
 use super::workload::{self, counts};
-use super::{Behaviour, Typed, names, selector};
+use super::{Behaviour, Typed, selector};
 use crate::field::{Error, Errors, Path};
 use crate::labels::Selector;
 use crate::types::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, RollingUpdateDaemonSet};
@@ -19,12 +19,9 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         default,
         prepare_create,
         prepare_update,
-        prepare_subresource: workload::prepare_subresource,
         validate,
         validate_update,
-        warnings: workload::warnings,
-        check_name: names::subdomain_name,
-        ..Default::default()
+        ..workload::shell()
     })
 }
 
@@ -59,10 +56,10 @@ fn prepare_create(set: &mut DaemonSet) {
 }
 
 fn prepare_update(new: &mut DaemonSet, old: &DaemonSet) {
+    workload::prepare_update(new, old);
     let template = |s: &DaemonSet| s.spec.as_ref().map(|s| s.template.clone());
     let rolled = !fill::same(&template(new), &template(old));
     set_template_generation(new, template_generation(old) + i64::from(rolled));
-    workload::prepare_update(new, old);
 }
 
 fn validate(set: &DaemonSet) -> Errors {
@@ -96,17 +93,17 @@ fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &DaemonSetUpdat
         ("RollingUpdate", Some(update)) => validate_rolling(errors, &rolling, update),
         (other, update) => {
             let supported = ["RollingUpdate", "OnDelete"];
-            errors.push(workload::unknown_strategy(path, other, update, &supported));
+            errors.push(workload::unknown_strategy(path, other, update, workload::ROLLING, &supported));
         }
     }
 }
 
 fn validate_rolling(errors: &mut Errors, path: &Path, update: &RollingUpdateDaemonSet) {
     let (unavailable, surge) = (path.child("maxUnavailable"), path.child("maxSurge"));
-    for (path, value) in [(&unavailable, &update.max_unavailable), (&surge, &update.max_surge)] {
-        if let Some(value) = value {
-            workload::int_or_percent(errors, path, value);
-            workload::at_most_100_percent(errors, path, value);
+    let both = [(&unavailable, &update.max_unavailable), (&surge, &update.max_surge)];
+    for check in [workload::int_or_percent, workload::at_most_100_percent] {
+        for (path, value) in both {
+            value.iter().for_each(|value| check(errors, path, value));
         }
     }
     let zero = |value: &Option<IntOrString>| workload::is_zero(value.as_ref());
@@ -126,7 +123,7 @@ fn validate_update(subresource: &str, new: &DaemonSet, old: &DaemonSet) -> Error
     }
     let mut errors = validate(new);
     if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-        errors.unchanged(&Path::new("spec").child("selector"), &new.selector, &old.selector);
+        workload::keeps_selector(&mut errors, &new.selector, &old.selector);
     }
     errors
 }

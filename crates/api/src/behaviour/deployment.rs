@@ -4,7 +4,7 @@ use super::check::Check;
 use super::fill::{self, str_of, text, value};
 use super::pod_spec::defaults;
 use super::workload::{self, counts};
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed};
 use crate::field::{Error, Errors, Path};
 use crate::types::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -13,14 +13,11 @@ use std::sync::Arc;
 pub fn behaviour() -> Arc<dyn Behaviour> {
     Arc::new(Typed::<Deployment> {
         default,
-        prepare_create: workload::prepare_create,
         prepare_update,
         prepare_subresource,
         validate,
         validate_update,
-        warnings: workload::warnings,
-        check_name: names::subdomain_name,
-        ..Default::default()
+        ..workload::shell()
     })
 }
 
@@ -41,15 +38,16 @@ fn default(deployment: &mut Deployment) {
 }
 
 fn prepare_update(new: &mut Deployment, old: &Deployment) {
-    new.status.clone_from(&old.status);
+    workload::prepare_update(new, old);
     // Annotations count: they carry what a rollback asks for.
     let annotations = |d: &Deployment| d.metadata.annotations.clone().unwrap_or_default();
-    let changed = !fill::same(&new.spec, &old.spec) || annotations(new) != annotations(old);
-    fill::generation(&mut new.metadata, &old.metadata, changed);
+    if annotations(new) != annotations(old) {
+        fill::generation(&mut new.metadata, &old.metadata, true);
+    }
 }
 
 fn prepare_subresource(_: &str, new: &mut Deployment, old: &Deployment) {
-    new.spec.clone_from(&old.spec);
+    workload::prepare_subresource("", new, old);
     new.metadata.labels.clone_from(&old.metadata.labels);
 }
 
@@ -100,7 +98,7 @@ fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &DeploymentStra
         ("RollingUpdate", Some(update)) => validate_rolling(errors, &rolling, update),
         (other, update) => {
             let supported = ["Recreate", "RollingUpdate"];
-            errors.push(workload::unknown_strategy(path, other, update, &supported));
+            errors.push(workload::unknown_strategy(path, other, update, workload::ROLLING, &supported));
         }
     }
 }
@@ -126,7 +124,7 @@ fn validate_update(subresource: &str, new: &Deployment, old: &Deployment) -> Err
     }
     let mut errors = validate(new);
     if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-        errors.unchanged(&Path::new("spec").child("selector"), &new.selector, &old.selector);
+        workload::keeps_selector(&mut errors, &new.selector, &old.selector);
     }
     errors
 }
@@ -135,26 +133,29 @@ fn validate_status(new: &Deployment, old: &Deployment) -> Errors {
     let mut errors = Errors::new();
     let path = Path::new("status");
     let (status, was) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
+    let count = |n: Option<i32>| n.map(i64::from);
+    let parts = [
+        ("updatedReplicas", status.updated_replicas),
+        ("readyReplicas", status.ready_replicas),
+        ("availableReplicas", status.available_replicas),
+    ];
+    let [updated, ready, available] = parts.map(|(field, value)| (field, count(value)));
     counts(
         &mut errors,
         &path,
         &[
             ("observedGeneration", status.observed_generation),
-            ("unavailableReplicas", status.unavailable_replicas.map(i64::from)),
-            ("terminatingReplicas", status.terminating_replicas.map(i64::from)),
-            ("collisionCount", status.collision_count.map(i64::from)),
+            ("replicas", count(status.replicas)),
+            updated,
+            ready,
+            available,
+            ("unavailableReplicas", count(status.unavailable_replicas)),
+            ("terminatingReplicas", count(status.terminating_replicas)),
+            ("collisionCount", count(status.collision_count)),
         ],
     );
-    workload::status_counts(
-        &mut errors,
-        &path,
-        status.replicas.unwrap_or(0),
-        &[
-            ("updatedReplicas", status.updated_replicas),
-            ("readyReplicas", status.ready_replicas),
-            ("availableReplicas", status.available_replicas),
-        ],
-    );
+    let replicas = status.replicas.unwrap_or(0);
+    workload::within_replicas(&mut errors, &path, replicas, &parts, "readyReplicas");
     workload::collisions(&mut errors, &path, status.collision_count, was.collision_count);
     errors
 }

@@ -66,7 +66,7 @@ fn validate(range: &LimitRange) -> Errors {
 
 fn validate_item(errors: &mut Errors, path: &Path, item: &LimitRangeItem) {
     let pod = item.type_ == "Pod";
-    let mut list = |field: &str, given: Option<&Resources>| {
+    let list = |errors: &mut Errors, field: &str, given: Option<&Resources>| {
         let mut amounts = BTreeMap::new();
         for (name, text) in entries(given) {
             let path = path.child(field).key(name);
@@ -81,13 +81,12 @@ fn validate_item(errors: &mut Errors, path: &Path, item: &LimitRangeItem) {
         }
         amounts
     };
-    let (max, min) = (list("max", item.max.as_ref()), list("min", item.min.as_ref()));
+    let (max, min) = (list(errors, "max", item.max.as_ref()), list(errors, "min", item.min.as_ref()));
     let (mut limits, mut requests) = (BTreeMap::new(), BTreeMap::new());
     if !pod {
-        limits = list("default", item.default.as_ref());
-        requests = list("defaultRequest", item.default_request.as_ref());
+        limits = list(errors, "default", item.default.as_ref());
+        requests = list(errors, "defaultRequest", item.default_request.as_ref());
     }
-    let ratios = list("maxLimitRequestRatio", item.max_limit_request_ratio.as_ref());
     for (field, given) in [("default", &item.default), ("defaultRequest", &item.default_request)] {
         if pod && given.as_ref().is_some_and(|g| !g.is_empty()) {
             errors.forbidden(&path.child(field), "may not be specified when `type` is 'Pod'");
@@ -97,6 +96,7 @@ fn validate_item(errors: &mut Errors, path: &Path, item: &LimitRangeItem) {
         let text = "either minimum or maximum storage value is required, but neither was provided";
         errors.push(Error::required(&path.child("limits"), text));
     }
+    let ratios = list(errors, "maxLimitRequestRatio", item.max_limit_request_ratio.as_ref());
     let names: BTreeSet<&String> =
         [&max, &min, &limits, &requests, &ratios].into_iter().flat_map(BTreeMap::keys).collect();
     for name in names {

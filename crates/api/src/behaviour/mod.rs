@@ -7,6 +7,7 @@
 pub mod check;
 pub mod diff;
 pub mod fill;
+pub mod internal;
 pub mod meta;
 pub mod names;
 pub mod pod_spec;
@@ -15,6 +16,7 @@ pub mod selector;
 pub mod workload;
 
 mod address;
+mod address_warnings;
 mod certificate_signing_request;
 mod config_map;
 mod controller_revision;

@@ -299,7 +299,7 @@ pub fn path_name(name: &str, prefix: bool) -> Faults {
 pub fn ip(value: &str) -> Faults {
     let text = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned();
     match value.parse::<std::net::IpAddr>() {
-        Err(_) if without_leading_zeros(value).parse::<std::net::IpAddr>().is_ok() => {
+        Err(_) if sloppy_ip(value).is_some() => {
             vec!["must not have leading 0s".to_owned()]
         }
         Err(_) => vec![text],
@@ -310,7 +310,13 @@ pub fn ip(value: &str) -> Faults {
     }
 }
 
-/// An IPv4 address as older parsers read it.
+/// An address as older parsers read it: with zeros before the numbers of IPv4.
+#[must_use]
+pub fn sloppy_ip(value: &str) -> Option<std::net::IpAddr> {
+    value.parse().or_else(|_| without_leading_zeros(value).parse()).ok()
+}
+
+/// An IPv4 address in its short form.
 fn without_leading_zeros(value: &str) -> String {
     let part = |p: &str| match p.trim_start_matches('0') {
         "" if !p.is_empty() => "0".to_owned(),

@@ -3,7 +3,7 @@
 use super::check::{self, Check, entries};
 use super::fill::{self, items, str_of};
 use super::pod_spec::taint_effect;
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed, address_warnings, internal, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::core::v1::{Node, Taint};
 use std::collections::BTreeSet;
@@ -12,7 +12,9 @@ use std::sync::Arc;
 pub fn behaviour() -> Arc<dyn Behaviour> {
     Arc::new(Typed::<Node> {
         default,
+        prepare_create,
         prepare_update,
+        warnings: |node, _| warnings(node),
         prepare_subresource,
         validate,
         validate_update,
@@ -32,8 +34,34 @@ fn default(node: &mut Node) {
     }
 }
 
+fn prepare_create(node: &mut Node) {
+    // Where a kubelet's configuration is to be found belongs to a feature that is gone.
+    if let Some(spec) = &mut node.spec {
+        spec.config_source = None;
+    }
+}
+
 fn prepare_update(new: &mut Node, old: &Node) {
     new.status.clone_from(&old.status);
+    if old.spec.as_ref().is_none_or(|s| s.config_source.is_none()) {
+        prepare_create(new);
+    }
+}
+
+fn warnings(node: &Node) -> Vec<String> {
+    let mut list = vec![];
+    let Some(spec) = &node.spec else { return list };
+    if spec.config_source.is_some() {
+        list.push("spec.configSource: the feature is removed".to_owned());
+    }
+    if !str_of(&spec.external_id).is_empty() {
+        let text = "spec.externalID: this field is deprecated, and is unused by Kubernetes";
+        list.push(text.to_owned());
+    }
+    for (i, cidr) in items(&spec.pod_cidrs).iter().enumerate() {
+        list.extend(address_warnings::cidr(&Path::new("spec").child("podCIDRs").index(i), cidr));
+    }
+    list
 }
 
 fn prepare_subresource(_: &str, new: &mut Node, old: &Node) {
@@ -56,6 +84,9 @@ fn validate(node: &Node) -> Errors {
     let texts: Vec<&str> = cidrs.iter().map(String::as_str).collect();
     if texts.len() > 2 || (texts.len() == 2 && !check::dual_stack(&texts)) {
         errors.invalid(&path, cidrs, "may specify no more than one CIDR for each IP family");
+    }
+    for (i, cidr) in cidrs.iter().enumerate().filter(|(i, c)| cidrs[..*i].contains(c)) {
+        errors.push(Error::duplicate(&path.index(i), cidr));
     }
     errors
 }
@@ -85,7 +116,8 @@ fn taints(errors: &mut Errors, path: &Path, taints: &[Taint]) {
         taint_effect(errors, &path.child("effect"), &taint.effect, false);
         if !seen.insert((&taint.key, &taint.effect)) {
             let text = "taints must be unique by key and effect pair";
-            errors.push(Error::duplicate(&path, taint).with_detail(text));
+            let error = Error::duplicate(&path, "").with_detail(text);
+            errors.push(error.showing(internal::show(taint, internal::TAINT)));
         }
     }
 }
@@ -95,11 +127,19 @@ fn validate_update(_: &str, new: &Node, old: &Node) -> Errors {
     common(&mut errors, new);
     let addresses = new.status.as_ref().map_or(&[][..], |s| items(&s.addresses));
     for (i, address) in addresses.iter().enumerate().filter(|(i, a)| addresses[..*i].contains(a)) {
-        errors.push(Error::duplicate(&Path::new("status").child("addresses").index(i), address));
+        let path = Path::new("status").child("addresses").index(i);
+        let shown = internal::show(address, internal::NODE_ADDRESS);
+        errors.push(Error::duplicate(&path, "").showing(shown));
     }
     let (spec, was) = (new.spec.clone().unwrap_or_default(), old.spec.clone().unwrap_or_default());
     let path = Path::new("spec");
-    if !items(&was.pod_cidrs).is_empty() && spec.pod_cidrs != was.pod_cidrs {
+    let (cidrs, were) = (items(&spec.pod_cidrs), items(&was.pod_cidrs));
+    let differ = if cidrs.len() == were.len() {
+        cidrs.iter().zip(were).filter(|(now, was)| now != was).count()
+    } else {
+        usize::from(!were.is_empty())
+    };
+    for _ in 0..differ {
         let text = "node updates may not change podCIDR except from \"\" to valid";
         errors.forbidden(&path.child("podCIDRs"), text);
     }

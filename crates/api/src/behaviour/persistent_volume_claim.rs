@@ -2,6 +2,7 @@
 
 use super::check::{self, Check};
 use super::fill::{self, items, str_of, text, value};
+use super::pod_spec::warnings::fractional;
 use super::{Behaviour, Typed, diff, names, selector};
 use crate::field::{Error, Errors, Path};
 use crate::quantity::Quantity;
@@ -22,6 +23,7 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_subresource,
         validate,
         validate_update,
+        warnings: |claim, _| warnings(claim),
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -44,7 +46,22 @@ fn prepare_create(claim: &mut PersistentVolumeClaim) {
     claim.status =
         Some(PersistentVolumeClaimStatus { phase: Some("Pending".to_owned()), ..Default::default() });
     if let Some(spec) = &mut claim.spec {
+        drop_sources(spec, None);
         pair_sources(spec);
+    }
+}
+
+/// Sources that are not to be had are dropped: those of another namespace, which is a feature that is off, and in
+/// the old field what is neither a claim nor a snapshot.
+fn drop_sources(spec: &mut PersistentVolumeClaimSpec, old: Option<&PersistentVolumeClaimSpec>) {
+    let elsewhere = |r: &TypedObjectReference| !str_of(&r.namespace).is_empty();
+    if old.is_none_or(|old| old.data_source_ref.is_none()) {
+        spec.data_source_ref.take_if(|reference| elsewhere(reference));
+    }
+    let had = old.is_some_and(|old| old.data_source.is_some() || old.data_source_ref.is_some());
+    if !had && spec.data_source_ref.is_none() {
+        let known = [("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot")];
+        spec.data_source.take_if(|s| !known.contains(&(str_of(&s.api_group), s.kind.as_str())));
     }
 }
 
@@ -73,6 +90,7 @@ fn pair_sources(spec: &mut PersistentVolumeClaimSpec) {
 fn prepare_update(new: &mut PersistentVolumeClaim, old: &PersistentVolumeClaim) {
     new.status.clone_from(&old.status);
     if let Some(spec) = &mut new.spec {
+        drop_sources(spec, old.spec.as_ref());
         pair_sources(spec);
     }
 }
@@ -86,6 +104,30 @@ fn validate(claim: &PersistentVolumeClaim) -> Errors {
     let default = PersistentVolumeClaimSpec::default();
     validate_spec(&mut errors, &Path::new("spec"), claim.spec.as_ref().unwrap_or(&default));
     errors
+}
+
+fn warnings(claim: &PersistentVolumeClaim) -> Vec<String> {
+    let mut list = vec![];
+    if claim.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(OLD_CLASS)) {
+        let path = Path::new("metadata").child("annotations").key(OLD_CLASS);
+        list.push(format!("{path}: deprecated since v1.8; use \"storageClassName\" attribute instead"));
+    }
+    if let Some(spec) = &claim.spec {
+        list.extend(spec_warnings(&Path::new("spec"), spec));
+    }
+    list
+}
+
+/// Warnings about a specification, also in templates.
+#[must_use]
+pub fn spec_warnings(path: &Path, spec: &PersistentVolumeClaimSpec) -> Vec<String> {
+    let mut list = vec![];
+    if let Some(given) = &spec.resources {
+        let path = path.child("resources");
+        fractional(&mut list, &path.child("requests"), given.requests.as_ref(), &["storage"]);
+        fractional(&mut list, &path.child("limits"), given.limits.as_ref(), &["storage"]);
+    }
+    list
 }
 
 /// The modes of claims and of volumes.
@@ -115,18 +157,17 @@ pub fn validate_spec(errors: &mut Errors, path: &Path, spec: &PersistentVolumeCl
             check::positive(errors, &size, amount);
         }
     }
-    for (field, class) in [
-        ("storageClassName", &spec.storage_class_name),
-        ("volumeAttributesClassName", &spec.volume_attributes_class_name),
-    ] {
-        if !fill::is_empty(class) {
-            errors.faults(&path.child(field), str_of(class), names::dns1123_subdomain(str_of(class)));
+    let class = |errors: &mut Errors, field: &str, name: &Option<String>| {
+        if !fill::is_empty(name) {
+            errors.faults(&path.child(field), str_of(name), names::dns1123_subdomain(str_of(name)));
         }
-    }
+    };
+    class(errors, "storageClassName", &spec.storage_class_name);
     if let Some(mode) = &spec.volume_mode {
         errors.one_of(&path.child("volumeMode"), mode, &["Block", "Filesystem"]);
     }
     sources(errors, path, spec);
+    class(errors, "volumeAttributesClassName", &spec.volume_attributes_class_name);
 }
 
 fn storage(
@@ -170,7 +211,8 @@ fn sources(errors: &mut Errors, path: &Path, spec: &PersistentVolumeClaimSpec) {
     } else {
         return;
     };
-    errors.invalid(path, &path.child("dataSource").to_string(), fault);
+    // The original gives the path of the field for its value, which shows as an empty structure.
+    errors.push(Error::invalid(path, "", fault).showing("{}"));
 }
 
 fn validate_update(subresource: &str, new: &PersistentVolumeClaim, old: &PersistentVolumeClaim) -> Errors {
@@ -207,7 +249,9 @@ fn validate_update(subresource: &str, new: &PersistentVolumeClaim, old: &Persist
         {
             requests.insert("storage".to_owned(), size);
         }
-        rest.volume_attributes_class_name.clone_from(&before.volume_attributes_class_name);
+        if rest.volume_attributes_class_name.is_some() {
+            rest.volume_attributes_class_name.clone_from(&before.volume_attributes_class_name);
+        }
     }
     if !fill::same(&rest, &before) {
         let text = format!(

@@ -1,26 +1,15 @@
 //! ReplicaSets.
 
-use super::check::Check;
 use super::fill::value;
 use super::pod_spec::defaults;
 use super::workload::{self, counts};
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed};
 use crate::field::{Errors, Path};
 use crate::types::apps::v1::{ReplicaSet, ReplicaSetSpec};
 use std::sync::Arc;
 
 pub fn behaviour() -> Arc<dyn Behaviour> {
-    Arc::new(Typed::<ReplicaSet> {
-        default,
-        prepare_create: workload::prepare_create,
-        prepare_update: workload::prepare_update,
-        prepare_subresource: workload::prepare_subresource,
-        validate,
-        validate_update,
-        warnings: workload::warnings,
-        check_name: names::subdomain_name,
-        ..Default::default()
-    })
+    Arc::new(Typed::<ReplicaSet> { default, validate, validate_update, ..workload::shell() })
 }
 
 fn default(set: &mut ReplicaSet) {
@@ -56,7 +45,7 @@ fn validate_update(subresource: &str, new: &ReplicaSet, old: &ReplicaSet) -> Err
     }
     let mut errors = validate(new);
     if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-        errors.unchanged(&Path::new("spec").child("selector"), &new.selector, &old.selector);
+        workload::keeps_selector(&mut errors, &new.selector, &old.selector);
     }
     errors
 }
@@ -65,23 +54,24 @@ fn validate_status(set: &ReplicaSet) -> Errors {
     let mut errors = Errors::new();
     let path = Path::new("status");
     let status = set.status.clone().unwrap_or_default();
-    workload::status_counts(
-        &mut errors,
-        &path,
-        status.replicas,
-        &[
-            ("fullyLabeledReplicas", status.fully_labeled_replicas),
-            ("readyReplicas", status.ready_replicas),
-            ("availableReplicas", status.available_replicas),
-        ],
-    );
+    let parts = [
+        ("fullyLabeledReplicas", status.fully_labeled_replicas),
+        ("readyReplicas", status.ready_replicas),
+        ("availableReplicas", status.available_replicas),
+    ];
+    let [labelled, ready, available] = parts.map(|(field, value)| (field, value.map(i64::from)));
     counts(
         &mut errors,
         &path,
         &[
-            ("observedGeneration", status.observed_generation),
+            ("replicas", Some(status.replicas.into())),
+            labelled,
+            ready,
+            available,
             ("terminatingReplicas", status.terminating_replicas.map(i64::from)),
+            ("observedGeneration", status.observed_generation),
         ],
     );
+    workload::within_replicas(&mut errors, &path, status.replicas, &parts, "readyReplicas");
     errors
 }

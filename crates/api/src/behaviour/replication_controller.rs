@@ -3,7 +3,7 @@
 use super::fill::value;
 use super::pod_spec::{self, defaults};
 use super::workload::{self, counts};
-use super::{Behaviour, Typed, names, selector};
+use super::{Behaviour, Typed, selector};
 use crate::field::{Error, Errors, Path};
 use crate::labels::Selector;
 use crate::types::core::v1::{ReplicationController, ReplicationControllerSpec};
@@ -12,15 +12,10 @@ use std::sync::Arc;
 pub fn behaviour() -> Arc<dyn Behaviour> {
     Arc::new(Typed::<ReplicationController> {
         default,
-        prepare_create: workload::prepare_create,
-        prepare_update: workload::prepare_update,
-        prepare_subresource: workload::prepare_subresource,
         validate,
         validate_update,
-        warnings: workload::warnings,
         fields,
-        check_name: names::subdomain_name,
-        ..Default::default()
+        ..workload::shell()
     })
 }
 
@@ -81,16 +76,23 @@ fn validate_update(subresource: &str, new: &ReplicationController, _: &Replicati
     let mut errors = Errors::new();
     let path = Path::new("status");
     let status = new.status.clone().unwrap_or_default();
-    workload::status_counts(
+    let parts = [
+        ("fullyLabeledReplicas", status.fully_labeled_replicas),
+        ("readyReplicas", status.ready_replicas),
+        ("availableReplicas", status.available_replicas),
+    ];
+    let [labelled, ready, available] = parts.map(|(field, value)| (field, value.map(i64::from)));
+    counts(
         &mut errors,
         &path,
-        status.replicas,
         &[
-            ("fullyLabeledReplicas", status.fully_labeled_replicas),
-            ("readyReplicas", status.ready_replicas),
-            ("availableReplicas", status.available_replicas),
+            ("replicas", Some(status.replicas.into())),
+            labelled,
+            ready,
+            available,
+            ("observedGeneration", status.observed_generation),
         ],
     );
-    counts(&mut errors, &path, &[("observedGeneration", status.observed_generation)]);
+    workload::within_replicas(&mut errors, &path, status.replicas, &parts, "readyReplicas");
     errors
 }

@@ -2,7 +2,7 @@
 
 use super::check::{self, Check, entries};
 use super::fill::{self, items};
-use super::{Behaviour, Typed, names, resources};
+use super::{Behaviour, Typed, internal, names, resources};
 use crate::field::{Error, Errors, Path};
 use crate::types::core::v1::{ResourceQuota, ResourceQuotaSpec};
 use std::collections::BTreeSet;
@@ -80,10 +80,10 @@ fn covers(scope: &str, resource: &str) -> bool {
     }
 }
 
-fn conflicting(scopes: &BTreeSet<&str>) -> bool {
-    [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")]
-        .iter()
-        .any(|(a, b)| scopes.contains(a) && scopes.contains(b))
+/// How many pairs of scopes exclude each other.
+fn conflicts(scopes: &BTreeSet<&str>) -> usize {
+    let pairs = [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")];
+    pairs.iter().filter(|(a, b)| scopes.contains(a) && scopes.contains(b)).count()
 }
 
 fn scopes(errors: &mut Errors, path: &Path, spec: &ResourceQuotaSpec) {
@@ -98,7 +98,7 @@ fn scopes(errors: &mut Errors, path: &Path, spec: &ResourceQuotaSpec) {
             }
         }
     }
-    if conflicting(&list.iter().map(String::as_str).collect()) {
+    for _ in 0..conflicts(&list.iter().map(String::as_str).collect()) {
         errors.invalid(path, list, "conflicting scopes");
     }
 }
@@ -113,7 +113,8 @@ fn scope_selector(errors: &mut Errors, path: &Path, spec: &ResourceQuotaSpec) {
         }
         for (name, _) in entries(spec.hard.as_ref()) {
             if resources::is_standard_quota(name) && !covers(scope, name) {
-                errors.invalid(path, selector, "unsupported scope applied to resource");
+                let error = Error::invalid(path, "", "unsupported scope applied to resource");
+                errors.push(error.showing(internal::show(selector, internal::SCOPE_SELECTOR)));
             }
         }
         if EXISTS_ONLY.contains(&scope) && operator != "Exists" {
@@ -137,8 +138,8 @@ fn scope_selector(errors: &mut Errors, path: &Path, spec: &ResourceQuotaSpec) {
             _ => errors.invalid(&path.child("operator"), operator, "not a valid selector operator"),
         }
     }
-    if conflicting(&list.iter().map(|r| r.scope_name.as_str()).collect()) {
-        errors.invalid(path, items(&spec.scopes), "conflicting scopes");
+    for _ in 0..conflicts(&list.iter().map(|r| r.scope_name.as_str()).collect()) {
+        errors.invalid_list(path, items(&spec.scopes), "conflicting scopes");
     }
 }
 
@@ -157,7 +158,7 @@ fn validate_update(subresource: &str, new: &ResourceQuota, old: &ResourceQuota) 
     };
     if scopes(new) != scopes(old) {
         let list = new.spec.as_ref().map_or(&[][..], |s| items(&s.scopes));
-        errors.invalid(&Path::new("spec").child("scopes"), list, check::IMMUTABLE);
+        errors.invalid_list(&Path::new("spec").child("scopes"), list, check::IMMUTABLE);
     }
     errors
 }

@@ -71,7 +71,8 @@ pub fn validate_workload(
     match Selector::of(Some(selector)) {
         Ok(selector) => Some(selector),
         Err(_) => {
-            errors.invalid(path, selector, "invalid label selector");
+            let text = if kind == "statefulset" { "" } else { "invalid label selector" };
+            errors.invalid(path, selector, text);
             None
         }
     }

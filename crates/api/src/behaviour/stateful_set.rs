@@ -4,7 +4,7 @@ use super::check::Check;
 use super::fill::{self, items, items_mut, str_of, text, value};
 use super::pod_spec::{self, defaults};
 use super::workload::{self, counts};
-use super::{Behaviour, Typed, names, persistent_volume_claim, selector};
+use super::{Behaviour, Typed, internal, names, persistent_volume_claim, selector};
 use crate::field::{Error, ErrorType, Errors, Path};
 use crate::types::apps::v1::{StatefulSet, StatefulSetSpec, StatefulSetUpdateStrategy};
 use crate::types::core::v1::{PersistentVolumeClaimVolumeSource, PodTemplateSpec, Volume};
@@ -16,12 +16,12 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         default,
         prepare_create,
         prepare_update,
-        prepare_subresource: workload::prepare_subresource,
         validate,
         validate_update,
-        warnings: workload::warnings,
-        check_name: names::subdomain_name,
-        ..Default::default()
+        warnings,
+        // The name begins those of pods, and is a label of them.
+        check_name: names::label_name,
+        ..workload::shell()
     })
 }
 
@@ -73,6 +73,20 @@ fn drop_max_unavailable(set: &mut StatefulSet) {
     if let Some(rolling) = strategy.and_then(|s| s.rolling_update.as_mut()) {
         rolling.max_unavailable = None;
     }
+}
+
+fn warnings(set: &StatefulSet, old: Option<&StatefulSet>) -> Vec<String> {
+    let mut list = workload::warnings(set, old);
+    let Some(spec) = &set.spec else { return list };
+    for (i, claim) in items(&spec.volume_claim_templates).iter().enumerate() {
+        let path = Path::new("spec").child("volumeClaimTemplates").index(i).child("Spec");
+        list.extend(claim.spec.iter().flat_map(|spec| persistent_volume_claim::spec_warnings(&path, spec)));
+    }
+    if spec.revision_history_limit.is_some_and(|limit| limit < 0) {
+        let text = "a negative value retains all historical revisions; a value >= 0 is recommended";
+        list.push(format!("spec.revisionHistoryLimit: {text}"));
+    }
+    list
 }
 
 fn validate(set: &StatefulSet) -> Errors {
@@ -143,7 +157,8 @@ fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &StatefulSetUpd
     match (str_of(&strategy.type_), &strategy.rolling_update) {
         ("", _) => errors.push(Error::required(path, "")),
         ("OnDelete", Some(update)) => {
-            errors.invalid(&rolling, update, "only allowed for updateStrategy 'RollingUpdate'");
+            let error = Error::invalid(&rolling, "", "only allowed for updateStrategy 'RollingUpdate'");
+            errors.push(error.showing(internal::show(update, workload::ROLLING_ORDERED)));
         }
         ("RollingUpdate", Some(update)) => {
             errors.not_negative(&rolling.child("partition"), update.partition.map(i64::from));
@@ -158,7 +173,8 @@ fn validate_strategy(errors: &mut Errors, path: &Path, strategy: &StatefulSetUpd
         }
         ("OnDelete" | "RollingUpdate", None) => {}
         (other, update) => {
-            let mut error = workload::unknown_strategy(path, other, update, &[]);
+            let form = workload::ROLLING_ORDERED;
+            let mut error = workload::unknown_strategy(path, other, update, form, &[]);
             error.kind = ErrorType::Invalid;
             errors.push(error.with_detail("must be 'RollingUpdate' or 'OnDelete'"));
         }
@@ -197,25 +213,27 @@ fn validate_status(new: &StatefulSet, old: &StatefulSet) -> Errors {
     let mut errors = Errors::new();
     let path = Path::new("status");
     let (status, was) = (new.status.clone().unwrap_or_default(), old.status.clone().unwrap_or_default());
-    workload::status_counts(
-        &mut errors,
-        &path,
-        status.replicas,
-        &[
-            ("readyReplicas", status.ready_replicas),
-            ("currentReplicas", status.current_replicas),
-            ("updatedReplicas", status.updated_replicas),
-            ("availableReplicas", status.available_replicas),
-        ],
-    );
+    let parts = [
+        ("readyReplicas", status.ready_replicas),
+        ("currentReplicas", status.current_replicas),
+        ("updatedReplicas", status.updated_replicas),
+        ("availableReplicas", status.available_replicas),
+    ];
+    let [ready, current, updated, available] = parts.map(|(field, value)| (field, value.map(i64::from)));
     counts(
         &mut errors,
         &path,
         &[
+            ("replicas", Some(status.replicas.into())),
+            ready,
+            current,
+            updated,
+            available,
             ("observedGeneration", status.observed_generation),
             ("collisionCount", status.collision_count.map(i64::from)),
         ],
     );
+    workload::within_replicas(&mut errors, &path, status.replicas, &parts, "status.readyReplicas");
     workload::collisions(&mut errors, &path, status.collision_count, was.collision_count);
     errors
 }

@@ -324,7 +324,8 @@ fn validate_attachment(attachment: &VolumeAttachment) -> Errors {
             }
         }
         (Some(inline), None) => {
-            persistent_volume::validate_inline(&mut errors, &at.child("inlineVolumeSpec"), inline);
+            let name = attachment.metadata.name.as_deref().unwrap_or_default();
+            persistent_volume::validate_inline(&mut errors, &at.child("inlineVolumeSpec"), inline, name);
         }
     }
     errors.faults(&path.child("nodeName"), &spec.node_name, names::dns1123_subdomain(&spec.node_name));

@@ -2,14 +2,16 @@
 //! the pod template of what keeps a number of pods running.
 
 use super::check::Check;
-use super::{fill, names, pod_spec, selector};
+use super::internal::{self, Form};
+use super::{Typed, fill, names, pod_spec, selector};
 use crate::field::{Error, ErrorType, Errors, Path};
-use crate::meta::LabelSelector;
-use crate::object::Kind;
+use crate::meta::{LabelSelector, ObjectMeta};
+use crate::object::{Kind, Object};
 use crate::types::apps::v1::{
     DaemonSet, DaemonSetSpec, DaemonSetStatus, Deployment, DeploymentSpec, DeploymentStatus, ReplicaSet,
     ReplicaSetSpec, ReplicaSetStatus, StatefulSet, StatefulSetSpec, StatefulSetStatus,
 };
+use crate::types::batch::v1::{Job, JobSpec, JobStatus};
 use crate::types::core::v1::{
     PodTemplateSpec, ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus,
 };
@@ -25,10 +27,11 @@ pub trait Workload: Kind {
     fn the_spec(&self) -> &Option<Self::Spec>;
     fn the_status(&self) -> &Option<Self::Status>;
     fn template(&self) -> Option<&PodTemplateSpec>;
+    fn template_mut(&mut self) -> Option<&mut PodTemplateSpec>;
 }
 
 macro_rules! workloads {
-    ($($kind:ty, $spec:ty, $status:ty, $template:expr;)*) => {$(
+    ($($kind:ty, $spec:ty, $status:ty, $template:expr, $template_mut:expr;)*) => {$(
         impl Workload for $kind {
             type Spec = $spec;
             type Status = $status;
@@ -48,29 +51,60 @@ macro_rules! workloads {
                 let template: fn(&$spec) -> Option<&PodTemplateSpec> = $template;
                 self.spec.as_ref().and_then(template)
             }
+            fn template_mut(&mut self) -> Option<&mut PodTemplateSpec> {
+                let template: fn(&mut $spec) -> Option<&mut PodTemplateSpec> = $template_mut;
+                self.spec.as_mut().and_then(template)
+            }
         }
     )*};
 }
 
 workloads! {
-    DaemonSet, DaemonSetSpec, DaemonSetStatus, |s| Some(&s.template);
-    Deployment, DeploymentSpec, DeploymentStatus, |s| Some(&s.template);
-    ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, |s| s.template.as_ref();
-    ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus, |s| s.template.as_ref();
-    StatefulSet, StatefulSetSpec, StatefulSetStatus, |s| Some(&s.template);
+    DaemonSet, DaemonSetSpec, DaemonSetStatus, |s| Some(&s.template), |s| Some(&mut s.template);
+    Deployment, DeploymentSpec, DeploymentStatus, |s| Some(&s.template), |s| Some(&mut s.template);
+    Job, JobSpec, JobStatus, |s| Some(&s.template), |s| Some(&mut s.template);
+    ReplicaSet, ReplicaSetSpec, ReplicaSetStatus, |s| s.template.as_ref(), |s| s.template.as_mut();
+    ReplicationController, ReplicationControllerSpec, ReplicationControllerStatus,
+        |s| s.template.as_ref(), |s| s.template.as_mut();
+    StatefulSet, StatefulSetSpec, StatefulSetStatus, |s| Some(&s.template), |s| Some(&mut s.template);
+}
+
+/// What all workloads do alike; each kind says what else it does.
+pub fn shell<W: Workload>() -> Typed<W> {
+    Typed {
+        prepare_create,
+        prepare_update,
+        prepare_subresource,
+        warnings,
+        check_name: names::subdomain_name,
+        ..Default::default()
+    }
 }
 
 /// A new workload has no status yet.
 pub fn prepare_create<W: Workload>(workload: &mut W) {
     *workload.status() = Some(W::Status::default());
     workload.meta_mut().generation = Some(1);
+    if let Some(template) = workload.template_mut() {
+        drop_disabled(template, None);
+    }
 }
 
 /// An update of the spec leaves the status alone.
 pub fn prepare_update<W: Workload>(new: &mut W, old: &W) {
     new.status().clone_from(old.the_status());
+    if let Some(template) = new.template_mut() {
+        drop_disabled(template, old.template());
+    }
     let changed = !fill::same(new.the_spec(), old.the_spec());
     fill::generation(new.meta_mut(), old.meta(), changed);
+}
+
+/// Drops from a template what belongs to features that are off.
+pub fn drop_disabled(template: &mut PodTemplateSpec, old: Option<&PodTemplateSpec>) {
+    if let Some(spec) = &mut template.spec {
+        pod_spec::drop_disabled(spec, old.and_then(|old| old.spec.as_ref()));
+    }
 }
 
 /// A write of the status leaves the spec alone.
@@ -78,15 +112,31 @@ pub fn prepare_subresource<W: Workload>(_: &str, new: &mut W, old: &W) {
     new.spec().clone_from(old.the_spec());
 }
 
-/// What is deprecated in the template, and a new name that makes no good host names.
+/// What is deprecated in the template, and a new name that makes no good host names. Nothing is said of a write
+/// that leaves the spec alone.
 #[must_use]
 pub fn warnings<W: Workload>(workload: &W, old: Option<&W>) -> Vec<String> {
-    let names = matches!(W::KIND, "Deployment" | "ReplicaSet" | "ReplicationController") && old.is_none();
-    let name = workload.meta().name.as_deref().filter(|_| names);
+    if is_untouched(workload.meta(), old.map(Object::meta)) {
+        return vec![];
+    }
+    let told =
+        ["Deployment", "Job", "ReplicaSet", "ReplicationController"].contains(&W::KIND) && old.is_none();
+    let name = workload.meta().name.as_deref().filter(|_| told);
     let mut list: Vec<String> = name.and_then(pod_spec::warnings::name).into_iter().collect();
     let path = Path::new("spec").child("template");
     list.extend(workload.template().map(|t| pod_spec::warnings::template(&path, t)).unwrap_or_default());
     list
+}
+
+/// Whether an update counts no change.
+#[must_use]
+pub fn is_untouched(new: &ObjectMeta, old: Option<&ObjectMeta>) -> bool {
+    old.is_some_and(|old| old.generation == new.generation)
+}
+
+/// An update of what a user writes: valid in itself, and with the selector that it had.
+pub fn keeps_selector<S: PartialEq + Serialize>(errors: &mut Errors, new: &S, old: &S) {
+    errors.unchanged(&Path::new("spec").child("selector"), new, old);
 }
 
 /// Counts that may not be negative.
@@ -96,23 +146,25 @@ pub fn counts(errors: &mut Errors, path: &Path, counts: &[(&str, Option<i64>)]) 
     }
 }
 
-/// The counts of a status, and those of them that cannot exceed `replicas`.
-pub fn status_counts(errors: &mut Errors, path: &Path, replicas: i32, parts: &[(&str, Option<i32>)]) {
-    errors.not_negative(&path.child("replicas"), Some(i64::from(replicas)));
-    for (field, value) in parts {
-        errors.not_negative(&path.child(field), value.map(i64::from));
-    }
+/// The counts of a status that cannot exceed `replicas`, in the order in which they are looked at. `ready` is how
+/// the error about more available than ready pods names the latter.
+pub fn within_replicas(
+    errors: &mut Errors,
+    path: &Path,
+    replicas: i32,
+    parts: &[(&str, Option<i32>)],
+    ready: &str,
+) {
     for (field, value) in parts {
         if let Some(value) = value.filter(|v| *v > replicas) {
             errors.invalid(&path.child(field), &value, "cannot be greater than status.replicas");
         }
     }
-    let part = |name: &str| parts.iter().find(|(field, _)| *field == name).and_then(|(_, v)| *v);
-    if let (Some(available), ready) = (part("availableReplicas"), part("readyReplicas").unwrap_or(0))
-        && available > ready
-    {
+    let part = |name: &str| parts.iter().find(|(field, _)| *field == name).and_then(|(_, v)| *v).unwrap_or(0);
+    let available = part("availableReplicas");
+    if available > part("readyReplicas") {
         let path = path.child("availableReplicas");
-        errors.invalid(&path, &available, "cannot be greater than readyReplicas");
+        errors.invalid(&path, &available, &format!("cannot be greater than {ready}"));
     }
 }
 
@@ -189,17 +241,27 @@ pub fn runs_for_ever(errors: &mut Errors, path: &Path, template: &PodTemplateSpe
     }
 }
 
+/// The numbers of rolling updates, as the original shows them.
+pub static ROLLING: &Form = &[
+    ("maxUnavailable", "MaxUnavailable", internal::Field::Null),
+    ("maxSurge", "MaxSurge", internal::Field::Null),
+];
+pub static ROLLING_ORDERED: &Form = &[
+    ("partition", "Partition", internal::Field::Number),
+    ("maxUnavailable", "MaxUnavailable", internal::Field::Null),
+];
+
 /// An update strategy of an unknown type, shown as the original shows the whole of it.
 #[must_use]
 pub fn unknown_strategy<T: Serialize>(
     path: &Path,
     kind: &str,
     rolling: &Option<T>,
+    form: &Form,
     supported: &[&str],
 ) -> Error {
-    let rolling = serde_json::to_string(rolling).unwrap_or_default();
+    let rolling = internal::show(rolling, form);
     let mut error = Error::not_supported(path, kind, supported);
     error.kind = ErrorType::NotSupported;
-    error.value = format!("{{\"Type\":\"{kind}\",\"RollingUpdate\":{rolling}}}");
-    error
+    error.showing(format!("{{\"Type\":\"{kind}\",\"RollingUpdate\":{rolling}}}"))
 }

@@ -40,9 +40,6 @@ pub(crate) async fn create(
     let at = Attributes::new(call, Operation::Create, Some(&*object), None);
     server.admission.admit(server, &at, &mut *object).await?;
     resource.behaviour.default(&mut *object);
-    for warning in resource.behaviour.warnings(&*object, None) {
-        call.warn(warning);
-    }
     let generated = object.meta().name.as_deref().unwrap_or("").is_empty()
         && object.meta().generate_name.as_deref().is_some_and(|g| !g.is_empty());
     if !generated {
@@ -77,6 +74,9 @@ async fn once(server: &Inner, call: &Call, object: Box<dyn Object>) -> Result<Sh
         faults.extend(resource.behaviour.validate(&*object));
         if !faults.is_empty() {
             return Err(call.invalid(&name, &faults));
+        }
+        for warning in resource.behaviour.warnings(&*object, None) {
+            call.warn(warning);
         }
         let at = Attributes::new(call, Operation::Create, Some(&*object), None);
         server.admission.validate(server, &at, Some(&*object)).await?;

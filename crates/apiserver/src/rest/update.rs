@@ -119,8 +119,11 @@ async fn attempt(
     if !faults.is_empty() {
         return Err(call.invalid(&call.name, &faults));
     }
-    for warning in resource.behaviour.warnings(new, Some(old)) {
-        call.warn(warning);
+    // Of what a user writes; a status is written by controllers, who read no warnings.
+    if matches!(call.subresource.as_str(), "" | "scale") {
+        for warning in resource.behaviour.warnings(new, Some(old)) {
+            call.warn(warning);
+        }
     }
     server.admission.validate(server, &at, Some(&*new)).await?;
     let _turn = server.admission.charge(server, &at, &*new, &mut txn).await?;

@@ -6,7 +6,7 @@ mod validate;
 
 use super::fill::{self, items_mut, text, value};
 use super::pod_spec::{defaults, warnings};
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed, workload};
 use crate::field::Path;
 use crate::types::batch::v1::{Job, JobSpec};
 use std::sync::Arc;
@@ -21,21 +21,19 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
     Arc::new(Typed::<Job> {
         default,
         prepare_create,
-        prepare_update,
-        prepare_subresource,
         validate: validate::create,
         validate_update: validate::update,
         warnings: |job, old| {
+            if workload::is_untouched(&job.metadata, old.map(|old| &old.metadata)) {
+                return vec![];
+            }
             let name = job.metadata.name.as_deref().filter(|_| old.is_none());
             let mut list: Vec<String> = name.and_then(warnings::name).into_iter().collect();
-            if let Some(spec) = &job.spec {
-                list.extend(spec_warnings(&Path::new("spec"), spec));
-            }
+            list.extend(job.spec.iter().flat_map(|spec| spec_warnings(&Path::new("spec"), spec)));
             list
         },
         fields,
-        check_name: names::subdomain_name,
-        ..Default::default()
+        ..workload::shell()
     })
 }
 
@@ -96,8 +94,7 @@ pub fn default_template(spec: &mut JobSpec) {
 }
 
 fn prepare_create(job: &mut Job) {
-    job.status = Some(Default::default());
-    job.metadata.generation = Some(1);
+    workload::prepare_create(job);
     generate_selector(job);
 }
 
@@ -119,16 +116,6 @@ fn generate_selector(job: &mut Job) {
     if !wanted.contains_key(CONTROLLER_UID) && !wanted.contains_key(OLD_CONTROLLER_UID) {
         wanted.insert(CONTROLLER_UID.to_owned(), uid);
     }
-}
-
-fn prepare_update(new: &mut Job, old: &Job) {
-    new.status.clone_from(&old.status);
-    let changed = !fill::same(&new.spec, &old.spec);
-    fill::generation(&mut new.metadata, &old.metadata, changed);
-}
-
-fn prepare_subresource(_: &str, new: &mut Job, old: &Job) {
-    new.spec.clone_from(&old.spec);
 }
 
 fn fields(job: &Job) -> Vec<(&'static str, String)> {

@@ -3,9 +3,11 @@
 use crate::behaviour::check::{self, Check, entries};
 use crate::behaviour::fill::{self, is_empty, items, str_of};
 use crate::behaviour::persistent_volume_claim::access_modes;
+use crate::behaviour::pod_spec::warnings::OLD_NODE_LABELS;
 use crate::behaviour::pod_spec::{node_selector, sources};
-use crate::behaviour::{diff, names};
+use crate::behaviour::{diff, internal, names};
 use crate::field::{Error, Errors, Path};
+use crate::quantity::Quantity;
 use crate::types::core::v1::{
     CSIPersistentVolumeSource, PersistentVolume, PersistentVolumeSpec, SecretReference,
 };
@@ -35,7 +37,7 @@ pub fn create(volume: &PersistentVolume) -> Errors {
             }
         }
     }
-    source(&mut errors, &path, spec);
+    source(&mut errors, &path, spec, str_of(&volume.metadata.name));
     if spec.host_path.as_ref().is_some_and(|s| s.path.trim_matches('/').is_empty()) && policy == "Recycle" {
         errors.forbidden(&at, "may not be 'recycle' for a hostPath mount of '/'");
     }
@@ -46,27 +48,36 @@ pub fn create(volume: &PersistentVolume) -> Errors {
     if let Some(mode) = &spec.volume_mode {
         errors.one_of(&path.child("volumeMode"), mode, &["Block", "Filesystem"]);
     }
+    attributes_class(&mut errors, &path, spec);
     errors
 }
 
-/// A volume written into an attachment.
-pub fn inline(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
-    for (field, set) in [
-        ("claimRef", spec.claim_ref.is_some()),
-        ("capacity", spec.capacity.as_ref().is_some_and(|c| !c.is_empty())),
-        ("nodeAffinity", spec.node_affinity.is_some()),
-        ("storageClassName", !is_empty(&spec.storage_class_name)),
-    ] {
+/// A volume written into an attachment, whose name is `name`.
+pub fn inline(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec, name: &str) {
+    let not_inline = |errors: &mut Errors, field: &str, set: bool| {
         if set {
             errors.forbidden(&path.child(field), INLINE);
         }
-    }
+    };
+    not_inline(errors, "claimRef", spec.claim_ref.is_some());
+    not_inline(errors, "capacity", spec.capacity.as_ref().is_some_and(|c| !c.is_empty()));
     if spec.csi.is_none() {
         let text = "has to be specified in the context of inline volumes";
         errors.push(Error::required(&path.child("csi"), text));
     }
     common(errors, path, spec);
-    source(errors, path, spec);
+    if !matches!(str_of(&spec.persistent_volume_reclaim_policy), "" | "Retain") {
+        let path = path.child("persistentVolumeReclaimPolicy");
+        errors.forbidden(&path, "may only be Retain in the context of inline volumes");
+    }
+    not_inline(errors, "nodeAffinity", spec.node_affinity.is_some());
+    source(errors, path, spec, name);
+    not_inline(errors, "storageClassName", !is_empty(&spec.storage_class_name));
+    if spec.volume_mode.as_deref().is_some_and(|mode| mode != "Filesystem") {
+        let text = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        errors.forbidden(&path.child("volumeMode"), text);
+    }
+    attributes_class(errors, path, spec);
 }
 
 fn common(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
@@ -75,6 +86,9 @@ fn common(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
         errors.push(Error::required(&modes, ""));
     }
     access_modes(errors, &modes, items(&spec.access_modes));
+}
+
+fn attributes_class(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
     if let Some(class) = &spec.volume_attributes_class_name {
         let at = path.child("volumeAttributesClassName");
         if class.is_empty() {
@@ -98,19 +112,25 @@ fn capacity(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
         errors.push(Error::not_supported(path, &spec.capacity, &["storage"]));
     }
     for (name, text) in entries(spec.capacity.as_ref()) {
-        check::positive(errors, &path.key(name), text);
+        let path = path.key(name);
+        if let Ok(amount) = Quantity::of(text)
+            && amount.value() < 0
+        {
+            errors.invalid(&path, &amount.value(), "must be a valid resource quantity");
+        }
+        check::positive(errors, &path, text);
     }
 }
 
 /// Checks that a volume has one source, and that one.
-fn source(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
-    let mut count = 0;
+fn source(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec, name: &str) {
+    let (mut count, of_spec) = (0, path);
     let mut first = |errors: &mut Errors, field: &str| {
         count += 1;
-        if count > 1 {
-            errors.forbidden(&path.child(field), ONE_TYPE);
+        if count > 1 && field != "flexVolume" {
+            errors.forbidden(&path.child(sources::second_of(field)), ONE_TYPE);
         }
-        count == 1
+        count == 1 || field == "flexVolume"
     };
     macro_rules! each {
         ($($field:ident, $name:literal, $check:expr;)*) => {$(
@@ -126,6 +146,15 @@ fn source(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
         glusterfs, "glusterfs", |errors, path, s| {
             errors.required(&path.child("endpoints"), &s.endpoints);
             errors.required(&path.child("path"), &s.path);
+            if let Some(namespace) = &s.endpoints_namespace {
+                let path = path.child("endpointsNamespace");
+                if namespace.is_empty() {
+                    let text = "if the endpointnamespace is set, it must be a valid namespace name";
+                    errors.invalid(&path, namespace, text);
+                } else {
+                    errors.faults(&path, namespace, names::dns1123_label(namespace));
+                }
+            }
         };
         flocker, "flocker", sources::flocker;
         nfs, "nfs", sources::nfs;
@@ -138,10 +167,16 @@ fn source(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
         };
         iscsi, "iscsi", |errors, path, s| {
             errors.required(&path.child("targetPortal"), &s.target_portal);
+            if s.initiator_name.is_some() && sources::too_long_for_iscsi(name, &s.target_portal) {
+                errors.invalid(&path.child("targetportal"), &s.target_portal, sources::ISCSI_LENGTH);
+            }
             let wants_secret = s.chap_auth_discovery == Some(true) || s.chap_auth_session == Some(true);
-            sources::iscsi(errors, path, &s.iqn, s.lun, wants_secret && s.secret_ref.is_none());
+            sources::iscsi_of_cluster(errors, path, &s.iqn, s.lun, wants_secret && s.secret_ref.is_none());
+            if let Some(secret) = &s.secret_ref {
+                errors.required(&path.child("secretRef").child("name"), str_of(&secret.name));
+            }
             if let Some(name) = &s.initiator_name {
-                sources::iscsi_name(errors, &path.child("initiatorname"), name);
+                sources::iscsi_initiator_of_cluster(errors, path, name);
             }
         };
         cinder, "cinder", |errors, path, s| {
@@ -182,15 +217,19 @@ fn source(errors: &mut Errors, path: &Path, spec: &PersistentVolumeSpec) {
             if errors.required(&path.child("path"), &s.path) {
                 sources::no_backsteps(errors, &path.child("path"), &s.path);
             }
+            if spec.node_affinity.is_none() {
+                let text = "Local volume requires node affinity";
+                errors.push(Error::required(&of_spec.child("nodeAffinity"), text));
+            }
         };
         storageos, "storageos", |errors, path, s| {
             sources::storageos(errors, path, str_of(&s.volume_name), str_of(&s.volume_namespace));
+            if let Some(secret) = &s.secret_ref {
+                errors.required(&path.child("secretRef").child("name"), str_of(&secret.name));
+                errors.required(&path.child("secretRef").child("namespace"), str_of(&secret.namespace));
+            }
         };
         csi, "csi", csi;
-    }
-    if spec.local.is_some() && spec.node_affinity.is_none() {
-        let text = "Local volume requires node affinity";
-        errors.push(Error::required(&path.child("nodeAffinity"), text));
     }
     if count == 0 {
         errors.push(Error::required(path, "must specify a volume type"));
@@ -238,6 +277,27 @@ fn where_it_is(spec: &PersistentVolumeSpec) -> PersistentVolumeSpec {
     }
 }
 
+/// Whether the nodes are the same, but for old labels that may have got their stable names.
+fn moved_to_stable_labels(new: &PersistentVolumeSpec, old: &PersistentVolumeSpec) -> bool {
+    let terms = |spec: &PersistentVolumeSpec| {
+        let required = spec.node_affinity.as_ref().and_then(|a| a.required.clone());
+        required.map(|r| r.node_selector_terms).unwrap_or_default()
+    };
+    let (now, mut was) = (terms(new), terms(old));
+    for (now, was) in now.iter().zip(&mut was) {
+        let pairs = [
+            (&now.match_expressions, &mut was.match_expressions),
+            (&now.match_fields, &mut was.match_fields),
+        ];
+        for (now, was) in pairs.into_iter().flat_map(|(n, w)| items(n).iter().zip(fill::items_mut(w))) {
+            if OLD_NODE_LABELS.contains(&(was.key.as_str(), now.key.as_str())) {
+                was.key.clone_from(&now.key);
+            }
+        }
+    }
+    new.node_affinity.is_some() == old.node_affinity.is_some() && fill::same(&now, &was)
+}
+
 pub fn update(subresource: &str, new: &PersistentVolume, old: &PersistentVolume) -> Errors {
     if subresource == "status" {
         return vec![];
@@ -258,9 +318,10 @@ pub fn update(subresource: &str, new: &PersistentVolume, old: &PersistentVolume)
         errors.forbidden(&Path::new("spec").child("persistentvolumesource"), &text);
     }
     errors.unchanged(&Path::new("volumeMode"), &wanted.volume_mode, &was.volume_mode);
-    if was.node_affinity.is_some() && !fill::same(&wanted.node_affinity, &was.node_affinity) {
+    if was.node_affinity.is_some() && !moved_to_stable_labels(wanted, was) {
         let text = "field is immutable, except for updating from beta label to GA";
-        errors.invalid(&Path::new("nodeAffinity"), &wanted.node_affinity, text);
+        let shown = internal::show(&wanted.node_affinity, internal::VOLUME_AFFINITY);
+        errors.push(Error::invalid(&Path::new("nodeAffinity"), "", text).showing(shown));
     }
     if was.volume_attributes_class_name.is_some() && wanted.volume_attributes_class_name.is_none() {
         let path = Path::new("spec").child("volumeAttributesClassName");

@@ -7,7 +7,7 @@ mod tests;
 mod validate;
 
 use super::fill::{self, items, str_of};
-use super::pod_spec::{defaults, warnings};
+use super::pod_spec::{defaults, drop_disabled, warnings};
 use super::{Behaviour, Typed, names};
 use crate::field::{Error, Errors, Path};
 use crate::quantity::Quantity;
@@ -22,16 +22,20 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_subresource,
         validate: validate::create,
         validate_update: validate::update,
-        warnings: |pod, old| {
-            let name = pod.metadata.name.as_deref().filter(|_| old.is_none());
-            let mut list: Vec<String> = name.and_then(warnings::pod_name).into_iter().collect();
-            list.extend(pod.spec.iter().flat_map(|s| warnings::pod_spec(&Path::new("spec"), s)));
-            list
-        },
+        // People seldom write pods themselves: nothing is said of their updates.
+        warnings: |pod, old| if old.is_none() { warnings_of(pod) } else { vec![] },
         fields,
         check_name: names::subdomain_name,
         ..Default::default()
     })
+}
+
+fn warnings_of(pod: &Pod) -> Vec<String> {
+    let name = pod.metadata.name.as_deref();
+    let mut list: Vec<String> = name.and_then(warnings::pod_name).into_iter().collect();
+    let annotations = pod.metadata.annotations.clone().unwrap_or_default();
+    list.extend(pod.spec.iter().flat_map(|s| warnings::whole(warnings::At::Pod, s, &annotations)));
+    list
 }
 
 fn default(pod: &mut Pod) {
@@ -45,6 +49,7 @@ fn prepare_create(pod: &mut Pod) {
     pod.metadata.generation = Some(1);
     label_keys::merge(pod);
     let spec = pod.spec.get_or_insert_default();
+    drop_disabled(spec, None);
     let qos = qos_class(spec);
     let mut status = crate::types::core::v1::PodStatus {
         phase: Some("Pending".to_owned()),
@@ -84,6 +89,9 @@ fn gated() -> crate::types::core::v1::PodCondition {
 
 fn prepare_update(new: &mut Pod, old: &Pod) {
     new.status.clone_from(&old.status);
+    if let Some(spec) = &mut new.spec {
+        drop_disabled(spec, old.spec.as_ref());
+    }
     let changed = !fill::same(&new.spec, &old.spec);
     fill::generation(&mut new.metadata, &old.metadata, changed);
     let was_gated = old.spec.as_ref().is_some_and(|s| !items(&s.scheduling_gates).is_empty());

@@ -312,8 +312,8 @@ fn policies_and_scheduling() {
         (
             json!({"spec": {"hostAliases": [{"ip": "1.2.3"}], "activeDeadlineSeconds": 0, "hostname": "a.b"}}),
             &[
-                "spec.hostname: Invalid value: \"a.b\": must not contain dots",
                 "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
+                "spec.hostname: Invalid value: \"a.b\": must not contain dots",
                 "spec.hostAliases[0].ip: Invalid value: \"1.2.3\": must be a valid IP address, (e.g. 10.9.8.7 or \
                  2001:db8::ffff)",
             ],

@@ -2,18 +2,20 @@
 
 use crate::behaviour::check::{Check, IMMUTABLE};
 use crate::behaviour::fill::{self, items, str_of};
-use crate::behaviour::pod_spec::{self, image_has_no_margins, only_added_tolerations, only_removed_gates};
-use crate::behaviour::{diff, names};
+use crate::behaviour::pod_spec::{
+    self, APPARMOR, image_has_no_margins, only_added_tolerations, only_removed_gates,
+};
+use crate::behaviour::{diff, internal, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::core::v1::{
-    Affinity, Container, ContainerStatus, NodeAffinity, NodeSelectorTerm, Pod, PodSpec, PodStatus,
+    Affinity, Container, ContainerStatus, HostIP, NodeAffinity, NodeSelectorTerm, Pod, PodIP, PodSpec,
+    PodStatus,
 };
 use std::collections::BTreeMap;
 
 const UPDATABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
 `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
 tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// What new and changed pods have to be.
@@ -60,6 +62,7 @@ pub fn create(new: &Pod) -> Errors {
         errors
             .forbidden(&path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
+    pod_spec::agreement(&mut errors, &path, &annotations(new), spec);
     errors
 }
 
@@ -190,11 +193,11 @@ fn but_for_updatable(new: &PodSpec, old: &PodSpec) -> PodSpec {
 /// A pod that waits at a gate may still be narrowed to fewer nodes.
 fn gated(errors: &mut Errors, path: &Path, new: &mut PodSpec, old: &PodSpec) {
     let none = BTreeMap::new();
-    let selector = new.node_selector.as_ref().unwrap_or(&none);
+    let selector = new.node_selector.as_ref();
     let was = old.node_selector.as_ref().unwrap_or(&none);
-    if was.iter().any(|(key, value)| selector.get(key) != Some(value)) {
+    if was.iter().any(|(key, value)| selector.and_then(|s| s.get(key)) != Some(value)) {
         let text = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
-        errors.invalid(&path.child("nodeSelector"), selector, text);
+        errors.invalid(&path.child("nodeSelector"), &selector, text);
     }
     new.node_selector.clone_from(&old.node_selector);
     let of = |a: &Option<Affinity>| a.as_ref().and_then(|a| a.node_affinity.clone());
@@ -218,13 +221,16 @@ fn narrowed(errors: &mut Errors, path: &Path, new: Option<&NodeAffinity>, old: O
     let (now, was) = (terms(new), terms(old));
     let path = path.child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms");
     if !was.is_empty() && now.len() != was.len() {
-        errors.invalid(&path, &now, "no additions/deletions to non-empty NodeSelectorTerms list are allowed");
+        let text = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        let shown = internal::list(&now, internal::NODE_TERM);
+        errors.push(Error::invalid(&path, "", text).showing(shown));
         return;
     }
     for (i, (now, was)) in now.iter().zip(&was).enumerate() {
         if !only_adds(now, was) {
             let text = "only additions are allowed (no mutations or deletions)";
-            errors.invalid(&path.index(i), now, text);
+            let shown = internal::show(now, internal::NODE_TERM);
+            errors.push(Error::invalid(&path.index(i), "", text).showing(shown));
         }
     }
 }
@@ -374,29 +380,46 @@ fn transitions(
 }
 
 fn addresses(errors: &mut Errors, path: &Path, new: &PodStatus, old: &PodStatus) {
-    const ONE_EACH: &str = "may specify no more than one IP for each IP family";
-    let at = path.child("podIPs");
-    let known = items(&old.pod_ips);
-    let ips = items(&new.pod_ips);
+    let texts = |ips: &[PodIP]| ips.iter().map(|ip| ip.ip.clone()).collect::<Vec<_>>();
+    let path_of = |field| path.child(field);
+    let (ips, known) = (texts(items(&new.pod_ips)), texts(items(&old.pod_ips)));
+    valid_addresses(errors, &path_of("podIPs"), &ips, &known);
+    one_of_each_family(errors, &path_of("podIPs"), &ips);
+    repeated(errors, &path_of("podIPs"), &ips);
+    let texts = |ips: &[HostIP]| ips.iter().map(|ip| ip.ip.clone()).collect::<Vec<_>>();
+    let (ips, known) = (texts(items(&new.host_ips)), texts(items(&old.host_ips)));
+    let at = path_of("hostIPs");
+    let Some(first) = ips.first() else { return };
+    if str_of(&new.host_ip) != first {
+        errors.push(Error::invalid(&at.index(0).child("ip"), first, "must be equal to `hostIP`"));
+    }
+    valid_addresses(errors, &at, &ips, &known);
+    repeated(errors, &at, &ips);
+    one_of_each_family(errors, &at, &ips);
+}
+
+/// Addresses that were there before may stay as they are.
+fn valid_addresses(errors: &mut Errors, path: &Path, ips: &[String], known: &[String]) {
     for (i, ip) in ips.iter().enumerate().filter(|(_, ip)| !known.contains(ip)) {
-        errors.faults(&at.index(i), &ip.ip, names::ip(&ip.ip));
+        errors.faults(&path.index(i), ip, names::ip(ip));
     }
-    let texts: Vec<&str> = ips.iter().map(|ip| ip.ip.as_str()).collect();
+}
+
+fn one_of_each_family(errors: &mut Errors, path: &Path, ips: &[String]) {
+    let texts: Vec<&str> = ips.iter().map(String::as_str).collect();
     if texts.len() > 2 || (texts.len() == 2 && !crate::behaviour::check::dual_stack(&texts)) {
-        errors.invalid(&at, ips, ONE_EACH);
+        let text = "may specify no more than one IP for each IP family";
+        let shown = internal::list(&shown_ips(ips), internal::IP);
+        errors.push(Error::invalid(path, "", text).showing(shown));
     }
-    let at = path.child("hostIPs");
-    let hosts = items(&new.host_ips);
-    let Some(first) = hosts.first() else { return };
-    if str_of(&new.host_ip) != first.ip {
-        errors.push(Error::invalid(&at.index(0).child("ip"), &first.ip, "must be equal to `hostIP`"));
+}
+
+fn repeated(errors: &mut Errors, path: &Path, ips: &[String]) {
+    for (i, ip) in shown_ips(ips).iter().enumerate().filter(|(i, _)| ips[..*i].contains(&ips[*i])) {
+        errors.push(Error::duplicate(&path.index(i), "").showing(internal::show(ip, internal::IP)));
     }
-    let known = items(&old.host_ips);
-    for (i, ip) in hosts.iter().enumerate().filter(|(_, ip)| !known.contains(ip)) {
-        errors.faults(&at.index(i), &ip.ip, names::ip(&ip.ip));
-    }
-    let texts: Vec<&str> = hosts.iter().map(|ip| ip.ip.as_str()).collect();
-    if texts.len() > 2 || (texts.len() == 2 && !crate::behaviour::check::dual_stack(&texts)) {
-        errors.invalid(&at, hosts, ONE_EACH);
-    }
+}
+
+fn shown_ips(ips: &[String]) -> Vec<PodIP> {
+    ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect()
 }

@@ -124,7 +124,11 @@ pub fn field_selector(errors: &mut Errors, path: &Path, field: &ObjectFieldSelec
     {
         return;
     }
-    let text = field.field_path.as_str();
+    // An old name, which older clients send.
+    let text = match field.field_path.as_str() {
+        "spec.host" => "spec.nodeName",
+        other => other,
+    };
     let subscripted = text.strip_suffix("']").and_then(|t| t.split_once("['"));
     let known = |name: &str| KNOWN_FIELDS.contains(&name);
     if str_of(&field.api_version) != "v1" {
@@ -138,7 +142,7 @@ pub fn field_selector(errors: &mut Errors, path: &Path, field: &ObjectFieldSelec
             errors.faults(path, &key.to_lowercase(), names::qualified_name(&key.to_lowercase()));
         }
         Some(("metadata.labels", key)) => errors.faults(path, key, names::qualified_name(key)),
-        Some((name, _)) if known(name) => {
+        Some((name, _)) if !name.is_empty() => {
             let text = format!("error converting fieldPath: field label does not support subscript: {text}");
             errors.invalid(&path.child("fieldPath"), &field.field_path, &text);
         }

@@ -2,7 +2,7 @@
 
 use crate::behaviour::check::{self, Check, entries};
 use crate::behaviour::fill::{Resources, items, str_of};
-use crate::behaviour::{names, resources};
+use crate::behaviour::{internal, names, resources};
 use crate::field::{Error, Errors, Path};
 use crate::meta::ObjectMeta;
 use crate::quantity::Quantity;
@@ -94,18 +94,12 @@ fn claims(errors: &mut Errors, path: &Path, claims: &[ResourceClaim], known: &BT
         if !errors.required(&path, &claim.name) {
             continue;
         }
-        let request = str_of(&claim.request);
-        if !request.is_empty() {
-            errors.faults(&path.child("request"), request, names::dns1123_label(request));
+        if seen.contains(&claim.name) {
+            // All of the claim is had already.
+            errors.push(Error::duplicate(&path, &claim.name));
+        } else {
+            seen.insert(request_of_claim(errors, &path, claim, &seen));
         }
-        let key = if request.is_empty() { claim.name.clone() } else { format!("{}/{request}", claim.name) };
-        let overlaps = seen.contains(&claim.name)
-            || seen.contains(&key)
-            || (request.is_empty() && seen.iter().any(|s| s.split('/').next() == Some(&claim.name)));
-        if overlaps {
-            errors.push(Error::duplicate(&path, &key));
-        }
-        seen.insert(key);
         if !known.contains(claim.name.as_str()) {
             let list: Vec<&str> = known.iter().copied().collect();
             let rest =
@@ -114,6 +108,28 @@ fn claims(errors: &mut Errors, path: &Path, claims: &[ResourceClaim], known: &BT
             errors.push(Error::not_found(&path, &claim.name).with_detail(text));
         }
     }
+}
+
+/// One entry of a container's claims, as the key under which it is told apart from the others.
+fn request_of_claim(
+    errors: &mut Errors,
+    path: &Path,
+    claim: &ResourceClaim,
+    seen: &BTreeSet<String>,
+) -> String {
+    let request = str_of(&claim.request);
+    if request.is_empty() {
+        for _ in seen.iter().filter(|s| s.split_once('/').is_some_and(|(name, _)| name == claim.name)) {
+            errors.push(Error::duplicate(path, &claim.name));
+        }
+        return claim.name.clone();
+    }
+    errors.faults(&path.child("request"), request, names::dns1123_label(request));
+    let key = format!("{}/{request}", claim.name);
+    if seen.contains(&key) {
+        errors.push(Error::duplicate(path, &key));
+    }
+    key
 }
 
 /// The claims of a pod.
@@ -136,17 +152,15 @@ pub fn pod_claims(errors: &mut Errors, path: &Path, claims: &[PodResourceClaim],
                 errors.push(Error::duplicate(&name, &claim.name));
             }
         }
+        let mut wrong = |text: &str| {
+            let error = Error::invalid(&path, "", text);
+            errors.push(error.showing(internal::show(claim, internal::POD_CLAIM)));
+        };
         match (&claim.resource_claim_name, &claim.resource_claim_template_name) {
-            (Some(_), Some(_)) => errors.invalid(
-                &path,
-                claim,
-                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
-            ),
-            (None, None) => errors.invalid(
-                &path,
-                claim,
-                "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
-            ),
+            (Some(_), Some(_)) => {
+                wrong("at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified");
+            }
+            (None, None) => wrong("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
             _ => {}
         }
         for (field, value) in [

@@ -1,6 +1,6 @@
 //! The faults of a pod specification as a whole.
 
-use super::{affinity, containers, requirements, scheduling, security, volumes};
+use super::{affinity, containers, profiles, requirements, scheduling, security, volumes, windows};
 use crate::behaviour::check::Check;
 use crate::behaviour::fill::{is_empty, items, str_of};
 use crate::behaviour::{meta, names};
@@ -18,7 +18,6 @@ const HOST_NAME: usize = 64;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// The faults of a pod template.
 pub fn template(errors: &mut Errors, path: &Path, template: &PodTemplateSpec) {
@@ -34,6 +33,7 @@ pub fn template(errors: &mut Errors, path: &Path, template: &PodTemplateSpec) {
     annotations(errors, &path.child("annotations"), own_annotations, spec);
     let path = path.child("spec");
     pod_spec(errors, &path, spec, None);
+    profiles::agreement(errors, &path, own_annotations, spec);
     if !items(&spec.ephemeral_containers).is_empty() {
         errors.forbidden(
             &path.child("ephemeralContainers"),
@@ -50,21 +50,17 @@ pub fn annotations(errors: &mut Errors, path: &Path, annotations: &BTreeMap<Stri
         errors.invalid(&path.key(MIRROR), value, "must set spec.nodeName if mirror pod annotation is set");
     }
     if let Some(value) = annotations.get(DELETION_COST)
-        && value.parse::<i32>().is_err()
+        && !is_cost(value)
     {
         errors.invalid(&path.key(DELETION_COST), value, "must be a 32bit integer");
     }
-    for (key, profile) in annotations {
-        let Some(container) = key.strip_prefix(APPARMOR) else { continue };
-        if !containers::all_names(spec).any(|name| name == container) {
-            errors.invalid(&path.key(key), container, "container not found");
-        }
-        if !matches!(profile.as_str(), "" | "runtime/default" | "unconfined")
-            && !profile.starts_with("localhost/")
-        {
-            errors.invalid(&path.key(key), profile, &format!("invalid AppArmor profile name: {profile:?}"));
-        }
-    }
+    profiles::annotations(errors, path, annotations, spec);
+}
+
+/// A number of 32 bits without a plus sign or leading zeros.
+fn is_cost(value: &str) -> bool {
+    let plain = !value.starts_with('+') && (value == "0" || !value.starts_with('0'));
+    plain && value.parse::<i32>().is_ok()
 }
 
 /// The faults of a specification. `pod` is the metadata of a pod, absent in a template.
@@ -100,43 +96,38 @@ pub fn pod_spec(errors: &mut Errors, path: &Path, spec: &PodSpec, pod: Option<&O
     scheduling::gates(errors, &path.child("schedulingGates"), items(&spec.scheduling_gates));
     let constraints = items(&spec.topology_spread_constraints);
     scheduling::spread(errors, &path.child("topologySpreadConstraints"), constraints);
+    windows::host_process(errors, path, spec);
     security::host_users(errors, path, spec);
     host_name_override(errors, path, spec);
-    names_of_others(errors, path, spec);
+    name(errors, &path.child("serviceAccountName"), &spec.service_account_name, names::dns1123_subdomain);
+    name(errors, &path.child("nodeName"), &spec.node_name, names::dns1123_subdomain);
     if let Some(seconds) = spec.active_deadline_seconds {
         for fault in names::in_range(seconds, 1, i64::from(i32::MAX)) {
             errors.invalid(&path.child("activeDeadlineSeconds"), &seconds, &fault);
         }
     }
+    name(errors, &path.child("hostname"), &spec.hostname, names::dns1123_label);
+    name(errors, &path.child("subdomain"), &spec.subdomain, names::dns1123_label);
     scheduling::tolerations(errors, &path.child("tolerations"), items(&spec.tolerations));
     host_aliases(errors, &path.child("hostAliases"), spec);
+    name(errors, &path.child("priorityClassName"), &spec.priority_class_name, names::dns1123_subdomain);
+    if let Some(class) = &spec.runtime_class_name {
+        errors.faults(&path.child("runtimeClassName"), class, names::dns1123_subdomain(class));
+    }
     if let Some(policy) = &spec.preemption_policy {
         errors.required_one_of(&path.child("preemptionPolicy"), policy, &["PreemptLowerPriority", "Never"]);
     }
     if let Some(overhead) = &spec.overhead {
         requirements::limits_only(errors, &path.child("overhead"), overhead);
     }
-    security::os(errors, path, spec);
+    windows::os(errors, path, spec);
     containers::file_key_volumes(errors, path, spec);
 }
 
-/// Names of other objects and of the pod in the network.
-fn names_of_others(errors: &mut Errors, path: &Path, spec: &PodSpec) {
-    let subdomain: fn(&str) -> Vec<String> = names::dns1123_subdomain;
-    let label: fn(&str) -> Vec<String> = names::dns1123_label;
-    for (field, value, check) in [
-        ("serviceAccountName", &spec.service_account_name, subdomain),
-        ("nodeName", &spec.node_name, subdomain),
-        ("hostname", &spec.hostname, label),
-        ("subdomain", &spec.subdomain, label),
-        ("priorityClassName", &spec.priority_class_name, subdomain),
-    ] {
-        if !is_empty(value) {
-            errors.faults(&path.child(field), str_of(value), check(str_of(value)));
-        }
-    }
-    if let Some(class) = &spec.runtime_class_name {
-        errors.faults(&path.child("runtimeClassName"), class, names::dns1123_subdomain(class));
+/// The name of another object, or of the pod in the network, where there is one.
+fn name(errors: &mut Errors, path: &Path, name: &Option<String>, check: fn(&str) -> Vec<String>) {
+    if !is_empty(name) {
+        errors.faults(path, str_of(name), check(str_of(name)));
     }
 }
 

@@ -10,12 +10,36 @@ use crate::types::core::v1::{
 };
 use std::collections::BTreeMap;
 
+/// Length of a volume's name and of its iSCSI portal together, in bytes.
+const ISCSI_NAME: usize = 64;
+pub const ISCSI_LENGTH: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if \
+     iscsi.initiatorName is specified.";
+/// What is told of a name that is of none of the three kinds.
+pub const ISCSI_PREFIX: &str = "must be valid format starting with iqn, eui, or naa";
+const ISCSI_FORMAT: &str = "must be valid format";
+
 /// Length of the name of a storage driver, in bytes.
 const DRIVER_NAME: usize = 63;
 
 /// Calls a check on a source; it lets a table of checks be written without the types of all sources.
 pub fn with<T>(errors: &mut Errors, path: &Path, source: &T, check: impl FnOnce(&mut Errors, &Path, &T)) {
     check(errors, path, source);
+}
+
+/// The name that the original has for a source when it is not the first: two are written otherwise there.
+#[must_use]
+pub fn second_of(field: &str) -> &str {
+    match field {
+        "cephfs" => "cephFS",
+        "downwardAPI" => "downwarAPI",
+        other => other,
+    }
+}
+
+/// Whether a volume's name and its portal are too long to be a device's name.
+#[must_use]
+pub fn too_long_for_iscsi(name: &str, portal: &str) -> bool {
+    name.len() + 1 + portal.len() > ISCSI_NAME
 }
 
 #[must_use]
@@ -146,10 +170,10 @@ fn lun_number(errors: &mut Errors, path: &Path, lun: i32) {
     }
 }
 
-/// What all forms of iSCSI volumes have.
-pub fn iscsi(errors: &mut Errors, path: &Path, iqn: &str, lun: i32, secret_missing: bool) {
+/// What all forms of iSCSI volumes have. `unknown` as of [`iscsi_name`].
+pub fn iscsi(errors: &mut Errors, path: &Path, iqn: &str, lun: i32, secret_missing: bool, unknown: &str) {
     if errors.required(&path.child("iqn"), iqn) {
-        iscsi_name(errors, &path.child("iqn"), iqn);
+        iscsi_name(errors, &path.child("iqn"), iqn, unknown);
     }
     lun_number(errors, &path.child("lun"), lun);
     if secret_missing {
@@ -157,8 +181,18 @@ pub fn iscsi(errors: &mut Errors, path: &Path, iqn: &str, lun: i32, secret_missi
     }
 }
 
-/// The qualified name of a target or initiator.
-pub fn iscsi_name(errors: &mut Errors, path: &Path, name: &str) {
+/// The iSCSI volumes of the cluster have one text for every fault of a name.
+pub fn iscsi_of_cluster(errors: &mut Errors, path: &Path, iqn: &str, lun: i32, secret_missing: bool) {
+    iscsi(errors, path, iqn, lun, secret_missing, ISCSI_FORMAT);
+}
+
+/// As [`iscsi_of_cluster`], for the initiator's name.
+pub fn iscsi_initiator_of_cluster(errors: &mut Errors, path: &Path, name: &str) {
+    iscsi_name(errors, &path.child("initiatorname"), name, ISCSI_FORMAT);
+}
+
+/// The qualified name of a target or initiator. `unknown` is told of a name of no known kind.
+pub fn iscsi_name(errors: &mut Errors, path: &Path, name: &str, unknown: &str) {
     let alphanumeric =
         |text: &str, len: usize| text.len() == len && text.bytes().all(|c| c.is_ascii_alphanumeric());
     let good = match name.get(..3) {
@@ -166,12 +200,12 @@ pub fn iscsi_name(errors: &mut Errors, path: &Path, name: &str) {
         Some("eui") => name.get(4..).is_some_and(|rest| alphanumeric(rest, 16)),
         Some("naa") => name.get(4..).is_some_and(|rest| alphanumeric(rest, 32)),
         _ => {
-            errors.invalid(path, name, "must be valid format starting with iqn, eui, or naa");
+            errors.invalid(path, name, unknown);
             return;
         }
     };
     if !good {
-        errors.invalid(path, name, "must be valid format");
+        errors.invalid(path, name, ISCSI_FORMAT);
     }
 }
 
@@ -224,11 +258,18 @@ pub fn quobyte(errors: &mut Errors, path: &Path, source: &QuobyteVolumeSource) {
         let text = "must be a UUID and may not exceed a length of 64 characters";
         errors.push(Error::required(&path.child("tenant"), text));
     } else {
-        for _ in source.registry.split(',').filter(|pair| !pair.contains(':')) {
+        for _ in source.registry.split(',').filter(|pair| !is_host_and_port(pair)) {
             errors.invalid(&registry, &source.registry, PAIRS);
         }
     }
     errors.required(&path.child("volume"), &source.volume);
+}
+
+/// A host, which is in brackets when it has colons of its own, and a port.
+fn is_host_and_port(pair: &str) -> bool {
+    let Some((host, _)) = pair.rsplit_once(':') else { return false };
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    !bare.unwrap_or(host).contains(['[', ']']) && (bare.is_some() || !host.contains(':'))
 }
 
 pub fn storageos(errors: &mut Errors, path: &Path, name: &str, namespace: &str) {
@@ -253,11 +294,10 @@ pub fn flex_options(errors: &mut Errors, path: &Path, options: Option<&BTreeMap<
 
 /// The name of a storage driver.
 pub fn csi_driver(errors: &mut Errors, path: &Path, name: &str) {
-    if !errors.required(path, name) {
-        return;
-    }
+    errors.required(path, name);
     if name.len() > DRIVER_NAME {
         errors.push(Error::too_long(path, DRIVER_NAME));
     }
+    // The original goes on with an empty name.
     errors.faults(path, name, names::dns1123_subdomain(&name.to_lowercase()));
 }

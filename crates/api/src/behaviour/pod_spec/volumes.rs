@@ -69,7 +69,7 @@ fn source(errors: &mut Errors, path: &Path, v: &Volume, pod_name: &str) {
     let mut first = |errors: &mut Errors, field: &str| {
         count += 1;
         if count > 1 {
-            errors.forbidden(&path.child(field), ONE_TYPE);
+            errors.forbidden(&path.child(sources::second_of(field)), ONE_TYPE);
         }
         count == 1
     };
@@ -98,9 +98,10 @@ fn source(errors: &mut Errors, path: &Path, v: &Volume, pod_name: &str) {
         iscsi, "iscsi", |errors, path, s| {
             errors.required(&path.child("targetPortal"), &s.target_portal);
             let wants_secret = s.chap_auth_discovery == Some(true) || s.chap_auth_session == Some(true);
-            sources::iscsi(errors, path, &s.iqn, s.lun, wants_secret && s.secret_ref.is_none());
+            let secret_missing = wants_secret && s.secret_ref.is_none();
+            sources::iscsi(errors, path, &s.iqn, s.lun, secret_missing, sources::ISCSI_PREFIX);
             if let Some(name) = &s.initiator_name {
-                sources::iscsi_name(errors, &path.child("initiatorname"), name);
+                sources::iscsi_name(errors, &path.child("initiatorname"), name, sources::ISCSI_PREFIX);
             }
         };
         glusterfs, "glusterfs", |errors, path, s| {
@@ -156,6 +157,9 @@ fn source(errors: &mut Errors, path: &Path, v: &Volume, pod_name: &str) {
         azure_disk, "azureDisk", azure_disk;
         storageos, "storageos", |errors, path, s| {
             sources::storageos(errors, path, str_of(&s.volume_name), str_of(&s.volume_namespace));
+            if let Some(secret) = &s.secret_ref {
+                errors.required(&path.child("secretRef").child("name"), &secret.name);
+            }
         };
         projected, "projected", projected;
         scale_io, "scaleIO", |errors, path, s| {
@@ -184,6 +188,11 @@ fn source(errors: &mut Errors, path: &Path, v: &Volume, pod_name: &str) {
         errors.push(Error::required(path, "must specify a volume type"));
     }
     claim_name(errors, path, v, pod_name);
+    if let Some(iscsi) = v.iscsi.as_ref().filter(|s| s.initiator_name.is_some())
+        && sources::too_long_for_iscsi(&v.name, &iscsi.target_portal)
+    {
+        errors.invalid(&path.child("name"), &v.name, sources::ISCSI_LENGTH);
+    }
 }
 
 /// The claim of an ephemeral volume is named after the pod and the volume.
@@ -396,9 +405,16 @@ fn claim_template(errors: &mut Errors, path: &Path, template: &PersistentVolumeC
         ("name", !is_empty(&metadata.name)),
         ("generateName", !is_empty(&metadata.generate_name)),
         ("namespace", !is_empty(&metadata.namespace)),
+        ("selfLink", !is_empty(&metadata.self_link)),
         ("uID", !is_empty(&metadata.uid)),
+        ("resourceVersion", !is_empty(&metadata.resource_version)),
+        ("generation", metadata.generation.unwrap_or(0) != 0),
+        ("creationTimestamp", metadata.creation_timestamp.is_some()),
+        ("deletionTimestamp", metadata.deletion_timestamp.is_some()),
+        ("deletionGracePeriodSeconds", metadata.deletion_grace_period_seconds.is_some()),
         ("ownerReferences", !items(&metadata.owner_references).is_empty()),
         ("finalizers", !items(&metadata.finalizers).is_empty()),
+        ("managedFields", !items(&metadata.managed_fields).is_empty()),
     ] {
         if set {
             errors.forbidden(&at.child(field), "cannot be set");

@@ -3,10 +3,15 @@
 mod validate;
 
 use super::fill::{items, items_mut, str_of, text, value};
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed, address_warnings, names};
+use crate::field::Path;
 use crate::types::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::sync::Arc;
+
+/// An annotation that has another name by now, and that name.
+const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const MODE: &str = "service.kubernetes.io/topology-mode";
 
 /// Lifetime of a client's affinity, in seconds.
 const AFFINITY_SECONDS: i32 = 3 * 60 * 60;
@@ -215,30 +220,49 @@ fn drop_unused(spec: &mut ServiceSpec, was: &ServiceSpec) {
 
 fn warnings(service: &Service, _: Option<&Service>) -> Vec<String> {
     let Some(spec) = &service.spec else { return vec![] };
-    let mut warnings = vec![];
-    if spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty()) {
-        if is_external_name(spec) {
-            warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
-        } else {
-            warnings.push(
-                "spec.externalIPs is deprecated in v1.36+ and will no longer be supported in a future release"
-                    .to_owned(),
-            );
+    let mut list = vec![];
+    let path = Path::new("spec");
+    let annotations = service.metadata.annotations.as_ref();
+    if annotations.is_some_and(|a| a.contains_key(HINTS)) {
+        list.push(format!("annotation {HINTS} is deprecated, please use {MODE} instead"));
+    }
+    let (ips, external) = (items(&spec.cluster_ips), items(&spec.external_ips));
+    if !is_external_name(spec) && !matches!(str_of(&spec.cluster_ip), "" | "None") {
+        let path = path.child("clusterIPs");
+        list.extend(ips.iter().enumerate().filter_map(|(i, ip)| address_warnings::ip(&path.index(i), ip)));
+    }
+    let headless = str_of(&spec.type_) == "ClusterIP" && str_of(&spec.cluster_ip) == "None";
+    let balancer_ip = str_of(&spec.load_balancer_ip);
+    let mut say = |wrong: bool, text: &str| {
+        if wrong {
+            list.push(text.to_owned());
         }
+    };
+    say(headless && !balancer_ip.is_empty(), "spec.loadBalancerIP is ignored for headless services");
+    say(headless && !external.is_empty(), "spec.externalIPs is ignored for headless services");
+    let sticky = str_of(&spec.session_affinity) != "None";
+    say(headless && sticky, "spec.SessionAffinity is ignored for headless services");
+    let at = path.child("externalIPs");
+    list.extend(external.iter().enumerate().filter_map(|(i, ip)| address_warnings::ip(&at.index(i), ip)));
+    if !external.is_empty() && !headless && !is_external_name(spec) {
+        let text = "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
+        list.push(text.to_owned());
     }
-    if !is_external_name(spec) && spec.external_name.as_ref().is_some_and(|name| !name.is_empty()) {
-        warnings.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
+    list.extend(address_warnings::ip(&path.child("loadBalancerIP"), balancer_ip));
+    for (i, range) in items(&spec.load_balancer_source_ranges).iter().enumerate() {
+        list.extend(address_warnings::cidr(&path.child("loadBalancerSourceRanges").index(i), range));
     }
-    if str_of(&spec.type_) != "LoadBalancer" && !str_of(&spec.load_balancer_ip).is_empty() {
-        warnings.push("spec.loadBalancerIP is ignored when spec.type is not \"LoadBalancer\"".to_owned());
+    if is_external_name(spec) && !external.is_empty() {
+        list.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned());
     }
-    if is_headless(spec) && !str_of(&spec.load_balancer_ip).is_empty() {
-        warnings.push("spec.loadBalancerIP is ignored for headless services".to_owned());
+    if !is_external_name(spec) && !str_of(&spec.external_name).is_empty() {
+        list.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".to_owned());
     }
-    if is_headless(spec) && str_of(&spec.session_affinity) == "ClientIP" {
-        warnings.push("spec.SessionAffinity is ignored for headless services".to_owned());
+    if spec.traffic_distribution.as_deref() == Some("PreferClose") {
+        let text = "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";
+        list.push(text.to_owned());
     }
-    warnings
+    list
 }
 
 fn prepare_subresource(_: &str, new: &mut Service, old: &Service) {

@@ -1,9 +1,9 @@
 //! The faults of services. The API server has given addresses and ports before this runs.
 
-use super::{is_external_name, is_headless, needs_health_check};
+use super::{HINTS, MODE, is_external_name, is_headless, needs_health_check};
 use crate::behaviour::check::{self, Check};
 use crate::behaviour::fill::{is_empty, items, str_of};
-use crate::behaviour::{meta, names};
+use crate::behaviour::{internal, meta, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 use std::collections::BTreeSet;
@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 const MAX_AFFINITY: i32 = 86400;
 const BALANCER_ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
 const ONCE: &str = "may not change once set";
-const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
-const MODE: &str = "service.kubernetes.io/topology-mode";
+/// Where the ranges of a load balancer were written once.
+const OLD_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 pub fn create(service: &Service) -> Errors {
     let mut errors = Errors::new();
@@ -68,7 +68,8 @@ fn all(errors: &mut Errors, service: &Service, old: Option<&ServiceSpec>) {
         &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
     );
     node_ports(errors, &path.child("ports"), spec);
-    balancer(errors, &path, spec, old);
+    let annotations = service.metadata.annotations.as_ref();
+    balancer(errors, &path, spec, old, annotations.and_then(|a| a.get(OLD_RANGES)));
     traffic(errors, &path, spec);
 }
 
@@ -157,14 +158,10 @@ fn node_ports(errors: &mut Errors, path: &Path, spec: &ServiceSpec) {
     for (i, port) in ports.iter().enumerate() {
         let protocol = str_of(&port.protocol);
         if !taken.insert((protocol, port.port)) {
-            let mut error = Error::duplicate(&path.index(i), "");
-            // The original shows its internal form, with only these two set.
-            error.value = format!(
-                "{{\"Name\":\"\",\"Protocol\":\"{protocol}\",\"AppProtocol\":null,\"Port\":{},\"TargetPort\":0,\
-                 \"NodePort\":0}}",
-                port.port
-            );
-            errors.push(error);
+            // Only these two are in what the original shows.
+            let both = ServicePort { protocol: port.protocol.clone(), port: port.port, ..Default::default() };
+            let shown = internal::show(&both, internal::SERVICE_PORT);
+            errors.push(Error::duplicate(&path.index(i), "").showing(shown));
         }
     }
 }
@@ -225,21 +222,24 @@ fn addresses(errors: &mut Errors, path: &Path, spec: &ServiceSpec, old: Option<&
         let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
         errors.one_of(&path.child("ipFamilyPolicy"), policy, &policies);
     }
-    let before = errors.len();
+    let mut readable = true;
     let known = old.map_or(&[][..], |o| items(&o.cluster_ips));
     for (i, ip) in ips.iter().enumerate() {
         if i == 0 && ip == "None" {
             if ips.len() > 1 {
+                readable = false;
                 errors.invalid(&at, ips, "'None' must be the first and only value");
             }
         } else if !known.contains(ip) {
-            errors.faults(&at.index(i), ip, names::ip(ip));
+            let faults = names::ip(ip);
+            readable &= faults.is_empty();
+            errors.faults(&at.index(i), ip, faults);
         }
     }
     if ips.len() > 2 {
         errors.invalid(&at, ips, "may only hold up to 2 values");
     }
-    if errors.len() == before {
+    if readable {
         stacks(errors, &at, spec);
     }
 }
@@ -275,7 +275,13 @@ fn external_ips(errors: &mut Errors, path: &Path, spec: &ServiceSpec, old: Optio
     }
 }
 
-fn balancer(errors: &mut Errors, path: &Path, spec: &ServiceSpec, old: Option<&ServiceSpec>) {
+fn balancer(
+    errors: &mut Errors,
+    path: &Path,
+    spec: &ServiceSpec,
+    old: Option<&ServiceSpec>,
+    old_ranges: Option<&String>,
+) {
     let is_balancer = str_of(&spec.type_) == "LoadBalancer";
     let ranges = items(&spec.load_balancer_source_ranges);
     let at = path.child("LoadBalancerSourceRanges");
@@ -285,6 +291,16 @@ fn balancer(errors: &mut Errors, path: &Path, spec: &ServiceSpec, old: Option<&S
     let known = old.map_or(&[][..], |o| items(&o.load_balancer_source_ranges));
     for (i, range) in ranges.iter().enumerate().filter(|(_, r)| !known.contains(r)) {
         errors.faults(&at.index(i), range.trim(), names::cidr(range.trim()));
+    }
+    if let Some(text) = old_ranges.filter(|_| ranges.is_empty()) {
+        let at = Path::new("metadata").child("annotations").key(OLD_RANGES);
+        if !is_balancer {
+            errors.forbidden(&at, BALANCER_ONLY);
+        }
+        let text = text.trim();
+        for range in text.split(',').map(str::trim).filter(|_| !text.is_empty()) {
+            errors.faults(&at, range, names::cidr(range));
+        }
     }
     match (spec.allocate_load_balancer_node_ports, is_balancer) {
         (Some(_), false) => errors.forbidden(&path.child("allocateLoadBalancerNodePorts"), BALANCER_ONLY),
@@ -343,12 +359,12 @@ fn cluster_ips_change(errors: &mut Errors, new: &ServiceSpec, old: &ServiceSpec)
     let (now, was) = (items(&new.cluster_ips), items(&old.cluster_ips));
     if now.len() == was.len() {
         for (i, _) in was.iter().zip(now).enumerate().filter(|(_, (was, now))| was != now) {
-            errors.invalid(&path.index(i), now, ONCE);
+            errors.invalid_list(&path.index(i), now, ONCE);
         }
         return;
     }
     if now.is_empty() {
-        errors.invalid(&path.index(0), now, "primary clusterIP can not be unset");
+        errors.invalid_list(&path.index(0), now, "primary clusterIP can not be unset");
     } else if was.first().is_some_and(|was| *was != now[0]) {
         errors.invalid(&path.index(0), now, ONCE);
     }
@@ -366,17 +382,17 @@ fn families_change(errors: &mut Errors, new: &ServiceSpec, old: &ServiceSpec) {
     let (now, was) = (items(&new.ip_families), items(&old.ip_families));
     if now.len() == was.len() {
         for _ in was.iter().zip(now).filter(|(was, now)| was != now) {
-            errors.invalid(&path, now, ONCE);
+            errors.invalid_list(&path, now, ONCE);
         }
         return;
     }
     if was.len() > now.len() && items(&new.cluster_ips).is_empty() {
-        errors.invalid(&path, now, "primary ipFamily can not be unset");
+        errors.invalid_list(&path, now, "primary ipFamily can not be unset");
     }
     if let (Some(now), Some(was)) = (now.first(), was.first())
         && now != was
     {
-        errors.invalid(&path, items(&new.cluster_ips), ONCE);
+        errors.invalid_list(&path, items(&new.cluster_ips), ONCE);
     }
     if was.len() > now.len() && now.len() == 1 && str_of(&new.ip_family_policy) != "SingleStack" {
         let text = "must be set to 'SingleStack' when releasing the secondary ipFamily";

@@ -130,7 +130,7 @@ fn nodes() {
         json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"},
             {"key": "b", "effect": "x"}]}}),
         &[
-            "metadata.taints[1]: Duplicate value: {\"effect\":\"NoSchedule\",\"key\":\"a\"}: taints must be unique by key \
+            "metadata.taints[1]: Duplicate value: {\"Key\":\"a\",\"Value\":\"\",\"Effect\":\"NoSchedule\",\"TimeAdded\":null}: taints must be unique by key \
              and effect pair",
             "metadata.taints[2].effect: Unsupported value: \"x\": supported values: \"NoSchedule\", \
              \"PreferNoSchedule\", \"NoExecute\"",

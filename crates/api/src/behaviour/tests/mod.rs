@@ -2,6 +2,7 @@
 
 mod config;
 mod network;
+mod pods;
 mod policy;
 mod storage;
 mod workloads;

@@ -3,6 +3,10 @@
 use crate::behaviour::testing::Sample;
 use serde_json::json;
 
+const EMPTY_DRIVER: &str = "spec.attacher: Invalid value: \"\": a lowercase RFC 1123 subdomain must consist of lower case \
+     alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', \
+     regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+
 #[test]
 fn claims() {
     let sample = Sample::new(
@@ -62,6 +66,43 @@ fn volumes() {
             ],
         ),
         (
+            json!({"spec": {"iscsi": {"targetPortal": "1.2.3.4", "iqn": "x", "lun": 256, "chapAuthSession": true}}}),
+            &["spec.iscsi: Forbidden: may not specify more than 1 volume type"],
+        ),
+        (
+            json!({"spec": {"hostPath": null, "iscsi": {"targetPortal": "1.2.3.4", "iqn": "x", "lun": 256,
+                "chapAuthSession": true, "initiatorName": "eui.0123456789abcdef"}}}),
+            &[
+                "spec.iscsi.iqn: Invalid value: \"x\": must be valid format",
+                "spec.iscsi.lun: Invalid value: 256: must be between 0 and 255, inclusive",
+                "spec.iscsi.secretRef: Required value",
+            ],
+        ),
+        (
+            json!({"spec": {"cephfs": {"monitors": ["a"]}}}),
+            &["spec.cephFS: Forbidden: may not specify more than 1 volume type"],
+        ),
+        (
+            json!({"spec": {"flexVolume": {"driver": ""}}}),
+            &["spec.flexVolume.driver: Required value"],
+        ),
+        (
+            json!({"spec": {"hostPath": null, "glusterfs": {"endpoints": "a", "path": "b", "endpointsNamespace": ""}}}),
+            &["spec.glusterfs.endpointsNamespace: Invalid value: \"\": if the endpointnamespace is set, it must be a valid \
+               namespace name"],
+        ),
+        (
+            json!({"spec": {"hostPath": null, "csi": {"driver": "d", "volumeHandle": ""}, "capacity": {"storage": "-1"},
+                "volumeMode": "x", "volumeAttributesClassName": ""}}),
+            &[
+                "spec.capacity[storage]: Invalid value: -1: must be a valid resource quantity",
+                "spec.capacity[storage]: Invalid value: \"-1\": must be greater than zero",
+                "spec.csi.volumeHandle: Required value",
+                "spec.volumeMode: Unsupported value: \"x\": supported values: \"Block\", \"Filesystem\"",
+                "spec.volumeAttributesClassName: Required value: an empty string is disallowed",
+            ],
+        ),
+        (
             json!({"spec": {"hostPath": null, "local": {"path": "/d"}}}),
             &["spec.nodeAffinity: Required value: Local volume requires node affinity"],
         ),
@@ -74,6 +115,60 @@ fn volumes() {
         "{}",
         errors[0]
     );
+}
+
+#[test]
+fn a_volume_may_move_to_stable_labels() {
+    let affinity = |key: &str| {
+        json!({"nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions":
+            [{"key": key, "operator": "In", "values": ["a"]}]}]}}})
+    };
+    let sample = Sample::new(
+        "v1",
+        "PersistentVolume",
+        json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/d"}}}),
+    );
+    let old = json!({"spec": affinity("failure-domain.beta.kubernetes.io/zone")});
+    let change = |key| sample.change_errors("", &old, &json!({"spec": affinity(key)}));
+    assert_eq!(change("topology.kubernetes.io/zone"), Vec::<String>::new());
+    assert_eq!(
+        change("topology.kubernetes.io/region"),
+        [
+            "nodeAffinity: Invalid value: {\"Required\":{\"NodeSelectorTerms\":[{\"MatchExpressions\":[{\"Key\":\
+          \"topology.kubernetes.io/region\",\"Operator\":\"In\",\"Values\":[\"a\"]}],\"MatchFields\":null}]}}: field is \
+          immutable, except for updating from beta label to GA"
+        ]
+    );
+}
+
+#[test]
+fn sources_of_a_claim() {
+    let sample = Sample::new(
+        "v1",
+        "PersistentVolumeClaim",
+        json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}),
+    );
+    sample.creates(&[
+        // What nobody provides is dropped from the old field.
+        (json!({"spec": {"dataSource": {"kind": "Other", "name": "a"}}}), &[]),
+        (json!({"spec": {"dataSourceRef": {"kind": "Other", "name": "a", "apiGroup": "b.c", "namespace": "d"}}}), &[]),
+        (
+            json!({"spec": {"dataSource": {"kind": "PersistentVolumeClaim", "name": "a"},
+                "dataSourceRef": {"kind": "PersistentVolumeClaim", "name": "b"}}}),
+            &["spec: Invalid value: {}: must match dataSourceRef"],
+        ),
+        (
+            json!({"spec": {"dataSourceRef": {"kind": "Other", "name": ""}}}),
+            &[
+                "spec.dataSource.name: Required value",
+                "spec.dataSource: Invalid value: \"Other\": must be 'PersistentVolumeClaim' when referencing the default \
+                 apiGroup",
+                "spec.dataSourceRef.name: Required value",
+                "spec.dataSourceRef: Invalid value: \"Other\": must be 'PersistentVolumeClaim' when referencing the \
+                 default apiGroup",
+            ],
+        ),
+    ]);
 }
 
 #[test]
@@ -105,6 +200,7 @@ fn attachments() {
         json!({"spec": {"attacher": "", "source": {"persistentVolumeName": null}}}),
         &[
             "spec.attacher: Required value",
+            EMPTY_DRIVER,
             "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
         ],
     )]);

@@ -86,6 +86,34 @@ fn deployments() {
 }
 
 #[test]
+fn warnings_are_for_what_users_write() {
+    let sample = workload("Deployment");
+    let old = sample.stored(&json!({}));
+    let warnings = |patch: Value| {
+        let mut new = sample.with(&patch);
+        crate::behaviour::meta::before_update(new.meta_mut(), old.meta());
+        sample.behaviour().prepare_update(&mut *new, &*old);
+        sample.behaviour().warnings(&*new, Some(&*old))
+    };
+    let template = json!({"nodeSelector": {"beta.kubernetes.io/os": "linux"}});
+    assert_eq!(
+        warnings(json!({"spec": {"template": {"spec": template}}})),
+        [
+            "spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead"
+        ]
+    );
+    let with_label = sample.stored(&json!({"spec": {"template": {"spec": template}}}));
+    assert_eq!(sample.behaviour().warnings(&*with_label, Some(&*with_label)), Vec::<String>::new());
+    assert_eq!(
+        sample.behaviour().warnings(&*sample.stored(&json!({"metadata": {"name": "a.b"}})), None),
+        [
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
+          recommended: [must not contain dots]"
+        ]
+    );
+}
+
+#[test]
 fn generation_counts_specifications() {
     let sample = workload("Deployment");
     let old = sample.stored(&json!({}));
@@ -137,6 +165,28 @@ fn stateful_sets() {
             &[],
         ),
     ]);
+    sample.creates(&[
+        (
+            json!({"metadata": {"name": "a.b"}}),
+            &["metadata.name: Invalid value: \"a.b\": must not contain dots"],
+        ),
+        (
+            json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": {"partition": 2}}}}),
+            &["spec.updateStrategy.rollingUpdate: Invalid value: {\"Partition\":2,\"MaxUnavailable\":null}: only allowed \
+               for updateStrategy 'RollingUpdate'"],
+        ),
+    ]);
+    assert_eq!(
+        sample.update_errors(
+            "status",
+            &json!({"status": {"replicas": 1, "availableReplicas": 2, "collisionCount": -1}})
+        ),
+        [
+            "status.collisionCount: Invalid value: -1: must be greater than or equal to 0",
+            "status.availableReplicas: Invalid value: 2: cannot be greater than status.replicas",
+            "status.availableReplicas: Invalid value: 2: cannot be greater than status.readyReplicas",
+        ]
+    );
     sample.updates(&[
         (json!({"spec": {"replicas": 3, "minReadySeconds": 1}}), &[]),
         (
