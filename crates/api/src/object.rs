@@ -59,8 +59,21 @@ pub struct View {
     /// Values of the selectable fields other than `metadata.name` and `metadata.namespace`.
     pub fields: Vec<(&'static str, String)>,
     pub deleting: bool,
-    /// The typed value while somebody holds it.
-    typed: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    typed: Mutex<Typed>,
+}
+
+/// The typed value that an encoding was made from or read into.
+#[derive(Default)]
+enum Typed {
+    /// Nobody has it.
+    #[default]
+    Unread,
+    /// It is there while somebody holds it.
+    Held(Weak<dyn Any + Send + Sync>),
+    /// As its writer left it, without the revision that the write was to get.
+    Written(Box<dyn Object>),
+    /// Kept until [`View::cool`].
+    Warm(Arc<dyn Any + Send + Sync>),
 }
 
 impl View {
@@ -75,7 +88,26 @@ impl View {
             labels: meta.labels.clone().unwrap_or_default(),
             fields,
             deleting: meta.deletion_timestamp.is_some(),
-            typed: Mutex::new(None),
+            typed: Mutex::default(),
+        }
+    }
+
+    /// [`View::of`] with the value itself, so that the first readers of its encoding need not parse it. It stays
+    /// in memory until [`View::cool`], and afterwards while somebody holds it.
+    #[must_use]
+    pub fn warm(object: Box<dyn Object>, fields: Vec<(&'static str, String)>) -> Self {
+        let mut view = Self::of(&*object, fields);
+        *view.typed.get_mut() = Typed::Written(object);
+        view
+    }
+
+    /// Lets go of a value that is kept for readers to come.
+    pub fn cool(&self) {
+        let mut typed = self.typed.lock();
+        match &*typed {
+            Typed::Written(_) => *typed = Typed::Unread,
+            Typed::Warm(value) => *typed = Typed::Held(Arc::downgrade(value)),
+            Typed::Unread | Typed::Held(_) => {}
         }
     }
 
@@ -105,7 +137,7 @@ impl View {
             labels: meta.labels.unwrap_or_default(),
             fields: Vec::new(),
             deleting: meta.deletion_timestamp.is_some(),
-            typed: Mutex::new(None),
+            typed: Mutex::default(),
         };
         Ok((view, revision))
     }
@@ -127,16 +159,47 @@ impl Shared {
         Ok(Self { bytes, revision, view: Arc::new(view) })
     }
 
-    /// The typed value: decoded on first use and then shared for as long as anybody holds it.
+    /// The typed value: decoded on first use (not even then when its writer left it here), and then shared for as
+    /// long as anybody holds it.
     pub fn typed<K: Kind>(&self) -> Result<Arc<K>, DecodeError> {
-        let held = self.view.typed.lock().as_ref().and_then(Weak::upgrade);
-        if let Some(Ok(typed)) = held.map(Arc::downcast::<K>) {
+        if let Some(typed) = self.at_hand::<K>() {
             return Ok(typed);
         }
         let typed = Arc::new(K::decode(&self.bytes)?);
         let any: Arc<dyn Any + Send + Sync> = typed.clone();
-        *self.view.typed.lock() = Some(Arc::downgrade(&any));
+        let mut slot = self.view.typed.lock();
+        // one space may be shown as two kinds: what is kept is of the kind that is stored
+        if !matches!(&*slot, Typed::Written(_) | Typed::Warm(_)) {
+            *slot = Typed::Held(Arc::downgrade(&any));
+        }
         Ok(typed)
+    }
+
+    fn at_hand<K: Kind>(&self) -> Option<Arc<K>> {
+        let mut slot = self.view.typed.lock();
+        match &mut *slot {
+            Typed::Unread => None,
+            Typed::Held(weak) => weak.upgrade()?.downcast().ok(),
+            Typed::Warm(value) => value.clone().downcast().ok(),
+            Typed::Written(object) => {
+                let object = object.as_any_mut().downcast_mut::<K>()?;
+                let mut object = std::mem::take(object);
+                object.meta_mut().resource_version = Some(self.revision.to_string());
+                debug_assert!(self.reads_as(object.clone()), "{self:?} is not what was written: {object:?}");
+                let value = Arc::new(object);
+                *slot = Typed::Warm(value.clone());
+                Some(value)
+            }
+        }
+    }
+
+    /// Whether the encoding reads as a value, whatever the revision.
+    fn reads_as<K: Kind>(&self, mut value: K) -> bool {
+        let Ok(mut read) = K::decode(&self.bytes) else { return false };
+        for meta in [read.meta_mut(), value.meta_mut()] {
+            meta.resource_version = None;
+        }
+        read == value
     }
 
     /// `namespace/name`, or `name` for cluster-scoped objects: the key of informers and queues.

@@ -5,35 +5,67 @@
 use bytes::Bytes;
 use krate_api::{Object, Resource, Shared, Status, View};
 use krate_store::{Entry, Value};
+use parking_lot::Mutex;
 use serde::Deserialize;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// A value that no request can contain, to find the place of the revision in an encoding.
-#[derive(Clone, Debug)]
-pub(crate) struct Nonce(String);
+/// How many written values are kept for their readers; a pod's is about 10 KiB.
+const WARM: usize = 512;
 
-impl Nonce {
+/// Makes what is stored of objects.
+pub(crate) struct Encoder {
+    /// A value that no request can contain, to find the place of the revision in an encoding.
+    nonce: String,
+    warm: Warm,
+}
+
+impl Encoder {
     pub fn new(rng: &krate_base::Rng) -> Self {
-        Self(format!("krate-{:016x}", rng.next_u64()))
+        Self { nonce: format!("krate-{:016x}", rng.next_u64()), warm: Warm::default() }
     }
 
     /// The value to store: encoded once, with an empty `resourceVersion` that the store fills, and with
     /// what selection needs beside it.
-    pub fn value(&self, rows: &Rows, object: &mut dyn Object) -> Value {
-        object.meta_mut().resource_version = Some(self.0.clone());
-        let (mut bytes, view) = match rows.shown.conversion {
-            Some(conversion) => {
-                let stored = (conversion.to_stored)(object);
-                (stored.encode(), rows.stored_view(&*stored))
-            }
-            None => (object.encode(), rows.stored_view(object)),
+    pub fn value(&self, rows: &Rows, object: Box<dyn Object>) -> Value {
+        let mut stored = match rows.shown.conversion {
+            Some(conversion) => (conversion.to_stored)(&*object),
+            None => object,
         };
-        object.meta_mut().resource_version = None;
-        let place = std::str::from_utf8(&bytes).ok().and_then(|text| text.find(&self.0));
+        stored.meta_mut().resource_version = Some(self.nonce.clone());
+        let mut bytes = stored.encode();
+        stored.meta_mut().resource_version = None;
+        let place = std::str::from_utf8(&bytes).ok().and_then(|text| text.find(&self.nonce));
         if let Some(at) = place {
-            bytes.drain(at..at + self.0.len());
+            bytes.drain(at..at + self.nonce.len());
         }
-        Value { bytes: Bytes::from(bytes), stamp_at: place, note: Some(Arc::new(view)) }
+        let fields = rows.stored.behaviour.fields(&*stored);
+        // Events are many, and nobody in the process reads them.
+        let view = if rows.stored.space == "events" {
+            Arc::new(View::of(&*stored, fields))
+        } else {
+            self.warm.keep(View::warm(stored, fields))
+        };
+        Value { bytes: Bytes::from(bytes), stamp_at: place, note: Some(view) }
+    }
+}
+
+/// The values of the newest writes: informers and the next writers of an object take them as they are instead of
+/// parsing what was just encoded.
+#[derive(Default)]
+struct Warm(Mutex<VecDeque<Arc<View>>>);
+
+impl Warm {
+    fn keep(&self, view: View) -> Arc<View> {
+        let view = Arc::new(view);
+        let mut kept = self.0.lock();
+        let oldest = if kept.len() < WARM { None } else { kept.pop_front() };
+        kept.push_back(view.clone());
+        drop(kept);
+        if let Some(oldest) = oldest {
+            oldest.cool();
+        }
+        view
     }
 }
 
@@ -103,12 +135,17 @@ impl Rows {
     }
 
     /// The object that an entry holds, as the row shows it.
-    pub fn decode(&self, entry: &Entry) -> Result<Box<dyn Object>, Status> {
+    fn decode(&self, entry: &Entry) -> Result<Box<dyn Object>, Status> {
         let read = match self.shown.conversion {
             Some(c) => (c.from_stored)(&entry.value),
             None => (self.shown.codec.decode)(&entry.value),
         };
         read.map_err(|e| Status::internal(format!("unable to decode {}: {e}", entry.key.path)))
+    }
+
+    /// The object that an entry holds, to change.
+    pub fn copy(&self, entry: &Entry) -> Result<Box<dyn Object>, Status> {
+        self.held(entry).map(|object| object.boxed_clone())
     }
 
     /// The object that an entry holds, to look at: no decoding while an informer of this process holds it.

@@ -3,7 +3,7 @@
 use crate::admission::Chain;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
-use crate::codec::Nonce;
+use crate::codec::Encoder;
 use crate::pki::Authority;
 use crate::user::UserInfo;
 use crate::{authz, bootstrap, http, local};
@@ -102,7 +102,7 @@ pub(crate) struct Inner {
     pub advertise: Vec<IpAddr>,
     pub port: u16,
     pub event_ttl: Duration,
-    pub nonce: Nonce,
+    pub encoder: Encoder,
     pub admission: Chain,
     pub authn: Authenticator,
     pub authz: Authorizer,
@@ -135,7 +135,7 @@ impl ApiServer {
         let kubelet_tls = http::proxy::KubeletTls::new(&config.authority)?;
         let authn = Authenticator::new(&config.authority, &config.issuer)?;
         Ok(Self(Arc::new(Inner {
-            nonce: Nonce::new(&config.rng),
+            encoder: Encoder::new(&config.rng),
             admission: if config.admission { Chain::builtin() } else { Chain::none() },
             authz: Authorizer::default(),
             authn,

@@ -78,7 +78,7 @@ async fn stored(server: &Inner, namespace: &str) -> Result<Vec<Stored>, Status> 
     Ok(found)
 }
 
-fn add(server: &Inner, mut changed: Stored, txn: &mut Txn) -> Result<(), Status> {
+fn add(server: &Inner, changed: Stored, txn: &mut Txn) -> Result<(), Status> {
     let catalogue = server.catalogue();
     let row = catalogue
         .get(ResourceQuota::GROUP, ResourceQuota::VERSION, ResourceQuota::PLURAL)
@@ -89,7 +89,7 @@ fn add(server: &Inner, mut changed: Stored, txn: &mut Txn) -> Result<(), Status>
         meta.name.as_deref().unwrap_or_default(),
     );
     let key = krate_store::Key::new(row.space.as_str(), path);
-    let value = server.nonce.value(&Rows::of(&catalogue, row), &mut changed.quota);
+    let value = server.encoder.value(&Rows::of(&catalogue, row), Box::new(changed.quota));
     txn.checks.push(Check::At(key.clone(), changed.revision));
     txn.ops.push(Op::Put { key, value, ttl: None });
     Ok(())

@@ -89,7 +89,7 @@ async fn once(server: &Inner, call: &Call, object: Box<dyn Object>) -> Result<Sh
                 None => Ok(call.rows.unstored(&*object, 0)),
             };
         }
-        let value = server.nonce.value(&call.rows, &mut *object);
+        let value = server.encoder.value(&call.rows, object);
         txn.checks.insert(0, Check::Absent(key.clone()));
         txn.ops.insert(0, Op::Put { key: key.clone(), value, ttl: server.ttl(resource) });
         match server.store.commit(txn).await {

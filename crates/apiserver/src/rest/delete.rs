@@ -99,12 +99,12 @@ async fn delete_one(
         }
         let mut txn = Txn { checks: vec![Check::At(call.key(), entry.modified)], ops: Vec::new() };
         if gone {
-            txn.ops.push(last_state(server, call, &entry, &*old, &mut *new));
+            txn.ops.push(last_state(server, call, &entry, &*old, new));
             if let Some(hook) = hook::of(call.resource()) {
                 hook.delete(server, &*old, &mut txn).await?;
             }
         } else {
-            let value = server.nonce.value(&call.rows, &mut *new);
+            let value = server.encoder.value(&call.rows, new);
             txn.ops.push(Op::Put { key: call.key(), value, ttl: None });
         }
         match server.store.commit(txn).await {
@@ -120,11 +120,11 @@ async fn delete_one(
     Err(Status::too_many_requests("the deletion met too many other writes; please try again", 1))
 }
 
-fn last_state(server: &Inner, call: &Call, entry: &Entry, old: &dyn Object, new: &mut dyn Object) -> Op {
+fn last_state(server: &Inner, call: &Call, entry: &Entry, old: &dyn Object, new: Box<dyn Object>) -> Op {
     if new.equals(old) {
         return update::removal(entry);
     }
-    Op::Delete { key: call.key(), last: Some(server.nonce.value(&call.rows, new)) }
+    Op::Delete { key: call.key(), last: Some(server.encoder.value(&call.rows, new)) }
 }
 
 fn check_preconditions(call: &Call, options: &DeleteOptions, entry: &Entry, uid: &str) -> Result<(), Status> {

@@ -76,8 +76,8 @@ pub(crate) async fn write(server: &Inner, call: &Call, make: Make<'_>) -> Result
     for _ in 0..COMMIT_ATTEMPTS {
         let entry = list::entry(server, call).await?.ok_or_else(|| call.not_found())?;
         let old = call.rows.held(&entry)?;
-        let mut new = make(&entry, &*old)?;
-        if let Some(done) = attempt(server, call, &entry, &*old, &mut *new).await? {
+        let new = make(&entry, &*old)?;
+        if let Some(done) = attempt(server, call, &entry, &*old, new).await? {
             return Ok(done);
         }
     }
@@ -92,9 +92,10 @@ async fn attempt(
     call: &Call,
     entry: &Entry,
     old: &dyn Object,
-    new: &mut dyn Object,
+    mut object: Box<dyn Object>,
 ) -> Result<Option<Shared>, Status> {
     let resource = call.resource();
+    let new = &mut *object;
     check_version(call, entry, old, new)?;
     krate_api::behaviour::meta::before_update(new.meta_mut(), old.meta());
     if resource.namespaced {
@@ -130,12 +131,13 @@ async fn attempt(
     if call.options.dry_run {
         return Ok(Some(call.rows.unstored(new, entry.modified)));
     }
-    let value = server.nonce.value(&call.rows, new);
+    let finished = is_finished(new);
+    let value = server.encoder.value(&call.rows, object);
     // What would be stored is what is stored.
-    if !is_finished(new) && restamped(entry).is_some_and(|same| same.bytes == value.bytes) {
+    if !finished && restamped(entry).is_some_and(|same| same.bytes == value.bytes) {
         return Ok(Some(call.rows.shared(entry)));
     }
-    commit(server, call, entry, (new, value), old, txn).await
+    commit(server, call, entry, (finished, value), old, txn).await
 }
 
 /// The client's version and uid must be those of the object.
@@ -182,13 +184,13 @@ async fn commit(
     server: &Inner,
     call: &Call,
     entry: &Entry,
-    (new, value): (&dyn Object, Value),
+    (finished, value): (bool, Value),
     old: &dyn Object,
     mut txn: Txn,
 ) -> Result<Option<Shared>, Status> {
     let key = call.key();
     txn.checks.insert(0, Check::At(key.clone(), entry.modified));
-    if is_finished(new) {
+    if finished {
         // The last thing that held the object is gone with this write, and so is the object.
         if let Some(hook) = hook::of(call.resource()) {
             txn.ops.clear();
@@ -214,9 +216,9 @@ pub(crate) async fn replace(
     server: &Inner,
     call: &Call,
     entry: &Entry,
-    new: &mut dyn Object,
+    new: Box<dyn Object>,
 ) -> Result<Option<Shared>, Status> {
-    let value = server.nonce.value(&call.rows, new);
+    let value = server.encoder.value(&call.rows, new);
     let txn = Txn {
         checks: vec![Check::At(entry.key.clone(), entry.modified)],
         ops: vec![Op::Put { key: entry.key.clone(), value, ttl: server.ttl(call.resource()) }],

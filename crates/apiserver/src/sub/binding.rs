@@ -36,11 +36,11 @@ pub(crate) async fn create(server: &Inner, call: &Call, body: Option<Body>) -> R
     };
     for _ in 0..COMMIT_ATTEMPTS {
         let entry = list::entry(server, &pods).await?.ok_or_else(|| pods.not_found())?;
-        let mut object = pods.rows.decode(&entry)?;
+        let mut object = pods.rows.copy(&entry)?;
         let Some(pod) = cast_mut::<Pod>(&mut *object) else { return Err(Status::internal("not a pod")) };
         assign(pod, &binding, Time(server.clock.now_seconds()))
             .map_err(|why| Status::conflict("", "pods/binding", &pods.name, &why))?;
-        if call.options.dry_run || update::replace(server, &pods, &entry, &mut *object).await?.is_some() {
+        if call.options.dry_run || update::replace(server, &pods, &entry, object).await?.is_some() {
             return Ok(super::done());
         }
     }

@@ -25,7 +25,7 @@ pub(crate) async fn create(server: &Inner, call: &Call, body: Option<Body>) -> R
     let dry = dry_run(call, &options);
     let mut pods = pod_call(call, dry, &options);
     let entry = list::entry(server, &pods).await?.ok_or_else(|| pods.not_found())?;
-    let object = pods.rows.decode(&entry)?;
+    let object = pods.rows.held(&entry)?;
     let Some(pod) = cast::<Pod>(&*object) else { return Err(Status::internal("not a pod")) };
     if !is_free(pod) {
         spend(server, call, pod, dry).await?;
@@ -105,10 +105,10 @@ async fn spend(server: &Inner, call: &Call, pod: &Pod, dry: bool) -> Result<(), 
     };
     for _ in 0..COMMIT_ATTEMPTS {
         let entry = list::entry(server, &of_budget).await?.ok_or_else(|| of_budget.not_found())?;
-        let mut object = of_budget.rows.decode(&entry)?;
+        let mut object = of_budget.rows.copy(&entry)?;
         let Some(budget) = cast_mut::<PodDisruptionBudget>(&mut *object) else { return Ok(()) };
         decrement(budget, &call.name, Time(server.clock.now_seconds()))?;
-        if dry || update::replace(server, &of_budget, &entry, &mut *object).await?.is_some() {
+        if dry || update::replace(server, &of_budget, &entry, object).await?.is_some() {
             return Ok(());
         }
     }
@@ -169,11 +169,11 @@ fn decrement(budget: &mut PodDisruptionBudget, pod: &str, now: Time) -> Result<(
 async fn announce(server: &Inner, pods: &mut Call) -> Result<(), Status> {
     for _ in 0..COMMIT_ATTEMPTS {
         let entry = list::entry(server, pods).await?.ok_or_else(|| pods.not_found())?;
-        let mut object = pods.rows.decode(&entry)?;
+        let mut object = pods.rows.copy(&entry)?;
         let Some(pod) = cast_mut::<Pod>(&mut *object) else { return Ok(()) };
         expected(pods, pod)?;
         mark(pod, Time(server.clock.now_seconds()));
-        if let Some(written) = update::replace(server, pods, &entry, &mut *object).await? {
+        if let Some(written) = update::replace(server, pods, &entry, object).await? {
             let asked = pods.options.delete.as_mut().and_then(|d| d.preconditions.as_mut());
             if let Some(asked) = asked.filter(|p| p.resource_version.is_some()) {
                 asked.resource_version = Some(written.revision.to_string());

@@ -25,7 +25,7 @@ pub(crate) async fn handle(
     match verb {
         Verb::Get => {
             let entry = list::entry(server, call).await?.ok_or_else(|| call.not_found())?;
-            super::answer(&scale_of(&*call.rows.decode(&entry)?)?, false)
+            super::answer(&scale_of(&*call.rows.held(&entry)?)?, false)
         }
         Verb::Update => {
             let wanted = match body {

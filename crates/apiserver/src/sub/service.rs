@@ -367,7 +367,7 @@ impl Allocation<'_> {
         let row = catalogue
             .get(IPAddress::GROUP, IPAddress::VERSION, IPAddress::PLURAL)
             .ok_or_else(|| Status::internal("addresses are not served"))?;
-        Ok(self.server.nonce.value(&Rows::of(&catalogue, row), &mut object))
+        Ok(self.server.encoder.value(&Rows::of(&catalogue, row), Box::new(object)))
     }
 
     /// A node port for each port that needs one; the given ones are taken.

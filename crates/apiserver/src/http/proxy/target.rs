@@ -148,7 +148,7 @@ async fn pod_by_kubelet(
     raw_query: &str,
 ) -> Result<Option<Target>, Status> {
     let entry = list::entry(server, call).await?.ok_or_else(|| call.not_found())?;
-    let object = call.rows.decode(&entry)?;
+    let object = call.rows.held(&entry)?;
     let Some(pod) = cast::<Pod>(&*object) else { return Err(Status::internal("not a pod")) };
     let (namespace, name) = (&call.namespace, &call.name);
     let place = format!("{namespace}/{name}");
