@@ -10,15 +10,23 @@ use crate::quantity;
 use crate::schema::{Field, Shape, Type};
 use serde::ser::{self, Serialize};
 
+/// The JSON of a value.
+#[derive(Debug, Default)]
+pub struct Encoded {
+    pub bytes: Vec<u8>,
+    /// The JSON says what the value does not, or in other words: reading it gives another value.
+    pub altered: bool,
+}
+
 /// The JSON of `value`, which is of type `ty`.
 ///
 /// # Errors
 /// When a map has a key that is not a string, which no API type has.
-pub fn to_vec<T: Serialize + ?Sized>(
+pub fn encode<T: Serialize + ?Sized>(
     value: &T,
     ty: Option<&'static Type>,
-) -> Result<Vec<u8>, serde_json::Error> {
-    let mut out = Vec::with_capacity(1024);
+) -> Result<Encoded, serde_json::Error> {
+    let mut out = Encoded { bytes: Vec::with_capacity(1024), altered: false };
     value.serialize(Writer { out: &mut out, hint: ty.map_or(Hint::None, Hint::Object) })?;
     Ok(out)
 }
@@ -50,14 +58,14 @@ impl Hint {
 }
 
 struct Writer<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Encoded,
     hint: Hint,
 }
 
 type Result_ = Result<(), serde_json::Error>;
 
-fn plain<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result_ {
-    serde_json::to_writer(out, value)
+fn plain<T: Serialize + ?Sized>(out: &mut Encoded, value: &T) -> Result_ {
+    serde_json::to_writer(&mut out.bytes, value)
 }
 
 macro_rules! scalars {
@@ -95,6 +103,7 @@ impl<'a> ser::Serializer for Writer<'a> {
         if matches!(self.hint, Hint::Shape(Shape::Quantity))
             && let Ok(text) = quantity::canonical(value)
         {
+            self.out.altered |= text != value;
             return plain(self.out, text.as_ref());
         }
         plain(self.out, value)
@@ -109,7 +118,7 @@ impl<'a> ser::Serializer for Writer<'a> {
     }
 
     fn serialize_unit(self) -> Result_ {
-        self.out.extend_from_slice(b"null");
+        self.out.bytes.extend_from_slice(b"null");
         Ok(())
     }
 
@@ -132,16 +141,16 @@ impl<'a> ser::Serializer for Writer<'a> {
         variant: &'static str,
         value: &T,
     ) -> Result_ {
-        self.out.push(b'{');
+        self.out.bytes.push(b'{');
         plain(self.out, variant)?;
-        self.out.push(b':');
+        self.out.bytes.push(b':');
         value.serialize(Writer { out: self.out, hint: Hint::None })?;
-        self.out.push(b'}');
+        self.out.bytes.push(b'}');
         Ok(())
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Items<'a>, serde_json::Error> {
-        self.out.push(b'[');
+        self.out.bytes.push(b'[');
         Ok(Items { out: self.out, hint: self.hint.element(), first: true })
     }
 
@@ -164,12 +173,12 @@ impl<'a> ser::Serializer for Writer<'a> {
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Entries<'a>, serde_json::Error> {
-        self.out.push(b'{');
+        self.out.bytes.push(b'{');
         Ok(Entries { out: self.out, hint: self.hint.element(), first: true })
     }
 
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Fields<'a>, serde_json::Error> {
-        self.out.push(b'{');
+        self.out.bytes.push(b'{');
         Ok(Fields { out: self.out, ty: self.hint.object(), next: 0, first: true })
     }
 
@@ -186,7 +195,7 @@ impl<'a> ser::Serializer for Writer<'a> {
 
 /// The items of a list.
 struct Items<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Encoded,
     hint: Hint,
     first: bool,
 }
@@ -194,14 +203,14 @@ struct Items<'a> {
 impl Items<'_> {
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result_ {
         if !self.first {
-            self.out.push(b',');
+            self.out.bytes.push(b',');
         }
         self.first = false;
         value.serialize(Writer { out: self.out, hint: self.hint })
     }
 
     fn finish(self) -> Result_ {
-        self.out.push(b']');
+        self.out.bytes.push(b']');
         Ok(())
     }
 }
@@ -247,7 +256,7 @@ impl ser::SerializeTupleStruct for Items<'_> {
 
 /// The entries of a map.
 struct Entries<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Encoded,
     hint: Hint,
     first: bool,
 }
@@ -258,24 +267,24 @@ impl ser::SerializeMap for Entries<'_> {
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result_ {
         if !self.first {
-            self.out.push(b',');
+            self.out.bytes.push(b',');
         }
         self.first = false;
-        let start = self.out.len();
+        let start = self.out.bytes.len();
         plain(self.out, key)?;
-        if self.out.get(start) == Some(&b'"') {
+        if self.out.bytes.get(start) == Some(&b'"') {
             return Ok(());
         }
         Err(ser::Error::custom("key must be a string"))
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result_ {
-        self.out.push(b':');
+        self.out.bytes.push(b':');
         value.serialize(Writer { out: self.out, hint: self.hint })
     }
 
     fn end(self) -> Result_ {
-        self.out.push(b'}');
+        self.out.bytes.push(b'}');
         Ok(())
     }
 }
@@ -283,7 +292,7 @@ impl ser::SerializeMap for Entries<'_> {
 /// The fields of an object. They come in the table's order, but for `apiVersion` and `kind`, which a kind
 /// writes first.
 struct Fields<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Encoded,
     ty: Option<&'static Type>,
     /// Place in the table of the first field that is not yet dealt with.
     next: usize,
@@ -297,13 +306,13 @@ fn is_type_meta(ty: &Type, name: &str) -> bool {
 impl Fields<'_> {
     fn key(&mut self, name: &str) {
         if !self.first {
-            self.out.push(b',');
+            self.out.bytes.push(b',');
         }
         self.first = false;
         // Names of fields need no escapes.
-        self.out.push(b'"');
-        self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
+        self.out.bytes.push(b'"');
+        self.out.bytes.extend_from_slice(name.as_bytes());
+        self.out.bytes.extend_from_slice(b"\":");
     }
 
     /// Writes the zero values of the fields that were passed over, up to `name` or the end, and returns the
@@ -325,7 +334,8 @@ impl Fields<'_> {
             self.next += 1;
             if let Some(zero) = field.zero().filter(|_| !is_type_meta(ty, field.name)) {
                 self.key(field.name);
-                self.out.extend_from_slice(zero.as_bytes());
+                self.out.bytes.extend_from_slice(zero.as_bytes());
+                self.out.altered |= zero != "null";
             }
         }
         None
@@ -338,21 +348,23 @@ impl ser::SerializeStruct for Fields<'_> {
 
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result_ {
         let field = self.advance(Some(name));
-        let (start, first) = (self.out.len(), self.first);
+        let (start, first) = (self.out.bytes.len(), self.first);
         self.key(name);
-        let value_start = self.out.len();
+        let value_start = self.out.bytes.len();
         let hint = field.map_or(Hint::None, |f| Hint::Shape(&f.shape));
         value.serialize(Writer { out: self.out, hint })?;
         let Some(field) = field.filter(|f| !f.pointer) else { return Ok(()) };
-        match written(field, &self.out[value_start..]) {
+        let written = written(field, &self.out.bytes[value_start..]);
+        self.out.altered |= !matches!(written, Written::Value);
+        match written {
             Written::Value => {}
             Written::Nothing => {
-                self.out.truncate(start);
+                self.out.bytes.truncate(start);
                 self.first = first;
             }
             Written::Null => {
-                self.out.truncate(value_start);
-                self.out.extend_from_slice(b"null");
+                self.out.bytes.truncate(value_start);
+                self.out.bytes.extend_from_slice(b"null");
             }
         }
         Ok(())
@@ -360,7 +372,7 @@ impl ser::SerializeStruct for Fields<'_> {
 
     fn end(mut self) -> Result_ {
         self.advance(None);
-        self.out.push(b'}');
+        self.out.bytes.push(b'}');
         Ok(())
     }
 }

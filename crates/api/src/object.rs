@@ -4,6 +4,7 @@
 //! [`Kind`] ties a Rust type to its resource. Serde is instantiated per kind in this crate only
 //! (see [`crate::catalogue::kinds`]); everybody else calls these traits.
 
+use crate::encode::Encoded;
 use crate::meta::ObjectMeta;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -18,8 +19,12 @@ pub trait Object: Any + Send + Sync {
     fn kind(&self) -> &str;
     fn meta(&self) -> &ObjectMeta;
     fn meta_mut(&mut self) -> &mut ObjectMeta;
+    /// The JSON of the object, with `apiVersion` and `kind`, and whether it reads as this object.
+    fn encoded(&self) -> Encoded;
     /// The JSON of the object, with `apiVersion` and `kind`.
-    fn encode(&self) -> Vec<u8>;
+    fn encode(&self) -> Vec<u8> {
+        self.encoded().bytes
+    }
     fn boxed_clone(&self) -> Box<dyn Object>;
     /// Whether two objects of one kind are equal in every field.
     fn equals(&self, other: &dyn Object) -> bool;
@@ -62,12 +67,15 @@ pub struct View {
     typed: Mutex<Typed>,
 }
 
-/// The typed value that an encoding was made from or read into.
+/// The typed value that an encoding was made from or read into. It may say the revision of another state of the
+/// same content: the last state of a deleted object shares its view with the one before.
 #[derive(Default)]
 enum Typed {
     /// Nobody has it.
     #[default]
     Unread,
+    /// Nobody has it; what the first reader decodes is kept until [`View::cool`].
+    Awaited,
     /// It is there while somebody holds it.
     Held(Weak<dyn Any + Send + Sync>),
     /// As its writer left it, without the revision that the write was to get.
@@ -92,12 +100,12 @@ impl View {
         }
     }
 
-    /// [`View::of`] with the value itself, so that the first readers of its encoding need not parse it. It stays
-    /// in memory until [`View::cool`], and afterwards while somebody holds it.
+    /// [`View::of`] of an object whose readers come soon: they share one value, which stays in memory until
+    /// [`View::cool`] and afterwards while somebody holds it. It is the object itself if its encoding `reads_as_it`.
     #[must_use]
-    pub fn warm(object: Box<dyn Object>, fields: Vec<(&'static str, String)>) -> Self {
+    pub fn warm(object: Box<dyn Object>, reads_as_it: bool, fields: Vec<(&'static str, String)>) -> Self {
         let mut view = Self::of(&*object, fields);
-        *view.typed.get_mut() = Typed::Written(object);
+        *view.typed.get_mut() = if reads_as_it { Typed::Written(object) } else { Typed::Awaited };
         view
     }
 
@@ -105,7 +113,7 @@ impl View {
     pub fn cool(&self) {
         let mut typed = self.typed.lock();
         match &*typed {
-            Typed::Written(_) => *typed = Typed::Unread,
+            Typed::Written(_) | Typed::Awaited => *typed = Typed::Unread,
             Typed::Warm(value) => *typed = Typed::Held(Arc::downgrade(value)),
             Typed::Unread | Typed::Held(_) => {}
         }
@@ -163,14 +171,16 @@ impl Shared {
     /// long as anybody holds it.
     pub fn typed<K: Kind>(&self) -> Result<Arc<K>, DecodeError> {
         if let Some(typed) = self.at_hand::<K>() {
-            return Ok(typed);
+            return Ok(self.at_its_revision(typed));
         }
         let typed = Arc::new(K::decode(&self.bytes)?);
         let any: Arc<dyn Any + Send + Sync> = typed.clone();
         let mut slot = self.view.typed.lock();
-        // one space may be shown as two kinds: what is kept is of the kind that is stored
-        if !matches!(&*slot, Typed::Written(_) | Typed::Warm(_)) {
-            *slot = Typed::Held(Arc::downgrade(&any));
+        match &*slot {
+            Typed::Awaited => *slot = Typed::Warm(any),
+            Typed::Unread | Typed::Held(_) => *slot = Typed::Held(Arc::downgrade(&any)),
+            // one space may be shown as two kinds: what is kept is of the kind that is stored
+            Typed::Written(_) | Typed::Warm(_) => {}
         }
         Ok(typed)
     }
@@ -178,12 +188,11 @@ impl Shared {
     fn at_hand<K: Kind>(&self) -> Option<Arc<K>> {
         let mut slot = self.view.typed.lock();
         match &mut *slot {
-            Typed::Unread => None,
+            Typed::Unread | Typed::Awaited => None,
             Typed::Held(weak) => weak.upgrade()?.downcast().ok(),
             Typed::Warm(value) => value.clone().downcast().ok(),
             Typed::Written(object) => {
-                let object = object.as_any_mut().downcast_mut::<K>()?;
-                let mut object = std::mem::take(object);
+                let mut object = std::mem::take(object.as_any_mut().downcast_mut::<K>()?);
                 object.meta_mut().resource_version = Some(self.revision.to_string());
                 debug_assert!(self.reads_as(object.clone()), "{self:?} is not what was written: {object:?}");
                 let value = Arc::new(object);
@@ -191,6 +200,16 @@ impl Shared {
                 Some(value)
             }
         }
+    }
+
+    fn at_its_revision<K: Kind>(&self, typed: Arc<K>) -> Arc<K> {
+        let says = typed.meta().resource_version.as_deref().and_then(|version| version.parse().ok());
+        if says.is_none_or(|revision: u64| revision == self.revision) {
+            return typed;
+        }
+        let mut own = K::clone(&typed);
+        own.meta_mut().resource_version = Some(self.revision.to_string());
+        Arc::new(own)
     }
 
     /// Whether the encoding reads as a value, whatever the revision.

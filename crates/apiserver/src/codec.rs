@@ -3,6 +3,7 @@
 //! Nothing here decides; it reads, writes and says in the original's words what could not be read.
 
 use bytes::Bytes;
+use krate_api::encode::Encoded;
 use krate_api::{Object, Resource, Shared, Status, View};
 use krate_store::{Entry, Value};
 use parking_lot::Mutex;
@@ -33,7 +34,7 @@ impl Encoder {
             None => object,
         };
         stored.meta_mut().resource_version = Some(self.nonce.clone());
-        let mut bytes = stored.encode();
+        let Encoded { mut bytes, altered } = stored.encoded();
         stored.meta_mut().resource_version = None;
         let place = std::str::from_utf8(&bytes).ok().and_then(|text| text.find(&self.nonce));
         if let Some(at) = place {
@@ -44,7 +45,7 @@ impl Encoder {
         let view = if rows.stored.space == "events" {
             Arc::new(View::of(&*stored, fields))
         } else {
-            self.warm.keep(View::warm(stored, fields))
+            self.warm.keep(View::warm(stored, !altered, fields))
         };
         Value { bytes: Bytes::from(bytes), stamp_at: place, note: Some(view) }
     }

@@ -3,7 +3,8 @@
 use crate::meta::ObjectMeta;
 use crate::object::{DecodeError, Kind, Object};
 use crate::schema::{self, Type};
-use crate::{encode, types};
+use crate::encode::{self, Encoded};
+use crate::types;
 use std::any::Any;
 use std::sync::LazyLock;
 
@@ -23,12 +24,12 @@ macro_rules! kinds {
             fn meta_mut(&mut self) -> &mut ObjectMeta {
                 &mut self.metadata
             }
-            fn encode(&self) -> Vec<u8> {
+            fn encoded(&self) -> Encoded {
                 static TYPE: LazyLock<Option<&'static Type>> = LazyLock::new(|| {
                     schema::of_kind(<$ty as Kind>::GROUP, <$ty as Kind>::VERSION, <$ty as Kind>::KIND)
                 });
                 // Serializing these types to memory cannot fail: all keys are strings.
-                encode::to_vec(self, *TYPE).unwrap_or_default()
+                encode::encode(self, *TYPE).unwrap_or_default()
             }
             fn boxed_clone(&self) -> Box<dyn Object> {
                 Box::new(self.clone())
