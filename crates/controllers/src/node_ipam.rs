@@ -6,7 +6,7 @@ use krate_api::Status;
 use krate_api::types::core::v1::Node;
 use krate_client::{Api, Informer, Outcome, PatchKind, Queue, Recorder, Reference};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -74,30 +74,76 @@ struct Pool {
     range: Cidr,
     length: u8,
     taken: BTreeMap<Cidr, String>,
+    /// What each node has taken.
+    owners: HashMap<String, Vec<Cidr>>,
     /// Where the search for a free part goes on: parts are not given again at once.
     next: u128,
+    /// Nothing was free, and nothing has come back since.
+    full: bool,
 }
 
 impl Pool {
     fn new(range: Cidr, length: u8) -> Self {
-        Self { range, length: length.clamp(range.length, range.bits()), taken: BTreeMap::new(), next: 0 }
+        let length = length.clamp(range.length, range.bits());
+        Self { range, length, taken: BTreeMap::new(), owners: HashMap::new(), next: 0, full: false }
     }
 
     fn take(&mut self, node: &str) -> Option<Cidr> {
+        if self.full {
+            return None;
+        }
         let part = Cidr { length: self.length, ..self.range };
         let count = self.range.size() / part.size();
-        // No more than one part beyond those that are taken has to be looked at.
-        let tries = count.min(self.taken.len() as u128 + 1);
-        for step in 0..tries {
-            let n = (self.next + step) % count;
+        let mut n = self.next;
+        // What is taken is met once, but for what lies where the search begins, which is met again at the end.
+        for _ in 0..self.taken.len() + 2 {
             let candidate = Cidr { base: self.range.base + n * part.size(), ..part };
-            if !self.taken.keys().any(|t| t.overlaps(candidate)) {
+            let Some(taken) = self.in_the_way(candidate) else {
                 self.next = (n + 1) % count;
-                self.taken.insert(candidate, node.to_owned());
+                self.occupy(candidate, node);
                 return Some(candidate);
+            };
+            let end = (taken.base + (taken.size() - 1)).saturating_sub(self.range.base) / part.size();
+            n = (end.max(n) + 1) % count;
+        }
+        self.full = true;
+        None
+    }
+
+    /// Something taken that lies in a part or around it.
+    fn in_the_way(&self, part: Cidr) -> Option<Cidr> {
+        let (first, last) = (Cidr { length: 0, ..part }, part.base + (part.size() - 1));
+        let inside = self.taken.range(first..=Cidr { base: last, length: u8::MAX, ..part });
+        let around = (0..part.length).map(|length| {
+            let wide = Cidr { length, ..part };
+            Cidr { base: wide.base & !(wide.size() - 1), ..wide }
+        });
+        let mut around = around.filter(|wide| self.taken.contains_key(wide));
+        around.next().or_else(|| inside.last().map(|(taken, _)| *taken))
+    }
+
+    fn occupy(&mut self, part: Cidr, node: &str) {
+        if let Some(before) = self.taken.insert(part, node.to_owned()) {
+            self.disown(part, &before);
+        }
+        self.owners.entry(node.to_owned()).or_default().push(part);
+    }
+
+    fn disown(&mut self, part: Cidr, node: &str) {
+        if let Some(parts) = self.owners.get_mut(node) {
+            parts.retain(|other| *other != part);
+            if parts.is_empty() {
+                self.owners.remove(node);
             }
         }
-        None
+    }
+
+    /// Takes back what a node has; whether it had anything.
+    fn give_back(&mut self, node: &str) -> bool {
+        let Some(parts) = self.owners.remove(node) else { return false };
+        parts.iter().for_each(|part| drop(self.taken.remove(part)));
+        self.full = false;
+        true
     }
 }
 
@@ -136,11 +182,10 @@ pub fn start(env: &Env) {
         }
         (_, Some(node)) => c.occupy(node),
         (Some(node), None) => {
-            for pool in c.pools.lock().iter_mut() {
-                pool.taken.retain(|_, owner| owner != node.name());
-            }
             // Whoever waits for room.
-            c.without().into_iter().for_each(|name| q.add(name));
+            if c.give_back(node.name()) {
+                c.without().into_iter().for_each(|name| q.add(name));
+            }
         }
         (None, None) => {}
     });
@@ -157,7 +202,7 @@ impl Controller {
         texts.insert(&node.spec.pod_cidr);
         for cidr in texts.into_iter().filter_map(Cidr::parse) {
             for pool in self.pools.lock().iter_mut().filter(|p| p.range.overlaps(cidr)) {
-                pool.taken.insert(cidr, node.name().to_owned());
+                pool.occupy(cidr, node.name());
             }
         }
     }
@@ -210,10 +255,9 @@ impl Controller {
         parts
     }
 
-    fn give_back(&self, name: &str) {
-        for pool in self.pools.lock().iter_mut() {
-            pool.taken.retain(|_, owner| owner != name);
-        }
+    /// Takes back what a node has; whether it had anything.
+    fn give_back(&self, name: &str) -> bool {
+        self.pools.lock().iter_mut().fold(false, |had, pool| pool.give_back(name) | had)
     }
 }
 
@@ -234,6 +278,31 @@ mod tests {
         assert!(!cidr("::/0").overlaps(cidr("10.0.0.0/8")));
         assert_eq!(cidr("10.1.2.3/16").to_string(), "10.1.0.0/16");
         assert_eq!(cidr("fd00:1::/64").to_string(), "fd00:1::/64");
+    }
+
+    #[test]
+    fn a_part_is_free_unless_something_taken_lies_in_it_or_around_it() {
+        let mut pool = Pool::new(cidr("10.0.0.0/16"), 24);
+        for (taken, node) in [("10.0.0.0/20", "wide"), ("10.0.5.0/24", "in the wide"), ("10.0.17.8/30", "small")] {
+            pool.occupy(cidr(taken), node);
+        }
+        for (part, free) in [("10.0.9.0/24", false), ("10.0.16.0/24", true), ("10.0.17.0/24", false)] {
+            assert_eq!(pool.in_the_way(cidr(part)).is_none(), free, "{part}");
+        }
+        assert_eq!(pool.take("a"), Some(cidr("10.0.16.0/24")));
+        assert_eq!(pool.take("b"), Some(cidr("10.0.18.0/24")));
+        assert!(pool.give_back("wide") && !pool.give_back("wide"));
+        assert!(pool.in_the_way(cidr("10.0.9.0/24")).is_none());
+        assert_eq!(pool.in_the_way(cidr("10.0.5.0/24")), Some(cidr("10.0.5.0/24")));
+    }
+
+    #[test]
+    fn a_pool_that_is_full_has_room_when_something_comes_back() {
+        let mut pool = Pool::new(cidr("10.0.0.0/23"), 24);
+        assert!(pool.take("a").is_some() && pool.take("b").is_some());
+        assert_eq!((pool.take("c"), pool.full), (None, true));
+        assert!(pool.give_back("a"));
+        assert_eq!(pool.take("c"), Some(cidr("10.0.0.0/24")));
     }
 
     fn node(w: &World, name: &str) {
