@@ -16,8 +16,8 @@ const RATE: f64 = 1.0 / 300.0;
 /// Similar events (all alike but the message) within [`SIMILAR_WITHIN`] before they are combined.
 const SIMILAR: usize = 10;
 const SIMILAR_WITHIN: Duration = Duration::from_secs(600);
-/// Entries in each of the memories of all lanes together.
-const REMEMBERED: usize = 4096 / super::LANES;
+/// Entries in each of the memories.
+const REMEMBERED: usize = 4096;
 
 /// An event that is to be written.
 pub(super) struct Write {
@@ -49,7 +49,8 @@ impl Correlator {
     pub(super) fn correlate(&mut self, mut event: Event) -> Option<Write> {
         let now = Instant::now();
         let about = about(&event);
-        let group = format!("{about}\0{:?}\0{:?}", event.type_, event.reason);
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let group = format!("{about}{}\0{}", text(&event.type_), text(&event.reason));
         let mut key = format!("{group}\0{}", event.message.as_deref().unwrap_or_default());
         if self.are_many(&group, &event, now) {
             let message = event.message.unwrap_or_default();
@@ -92,8 +93,13 @@ impl Correlator {
 
 fn about(event: &Event) -> String {
     let ObjectReference { kind, namespace, name, uid, api_version, field_path, .. } = &event.involved_object;
-    let source = event.source.as_ref().map(|s| (&s.component, &s.host));
-    format!("{source:?} {api_version:?} {kind:?} {namespace:?} {name:?} {uid:?} {field_path:?}")
+    let (component, host) = event.source.as_ref().map(|s| (&s.component, &s.host)).unwrap_or((&None, &None));
+    let mut text = String::with_capacity(160);
+    for part in [component, host, api_version, kind, namespace, name, uid, field_path] {
+        text.push_str(part.as_deref().unwrap_or_default());
+        text.push('\0');
+    }
+    text
 }
 
 /// A map that forgets what was used longest ago.

@@ -1,11 +1,11 @@
 //! Records Events about objects, as `kubectl describe` shows them.
 //!
-//! Recording never waits and never fails: events go through bounded queues ([`QUEUE`]) to a few tasks that
-//! write them ([`LANES`]); what does not fit is counted (`event_recorder_dropped_total`) and gone. Events about
-//! one object are written in order. Few writes at once are meant: the server commits what waits together, so that
-//! a burst of events takes little from the work that it tells of, and is written down while that rests. An event that was
-//! recorded before raises the count of the first one; many similar ones are combined; one object's flood
-//! is cut ([`correlate`]).
+//! Recording never waits and never fails: events go through a bounded queue ([`QUEUE`]) to a task that writes
+//! them; what does not fit is counted (`event_recorder_dropped_total`) and gone. Events about one object are
+//! written in order, those about different ones together ([`BATCH`]): the server commits at once what comes at
+//! once. One batch at a time is meant: a burst of events takes little from the work that it tells of, and is
+//! written down while that rests. An event that was recorded before raises the count of the first one; many
+//! similar ones are combined; one object's flood is cut ([`correlate`]).
 
 mod correlate;
 
@@ -17,15 +17,15 @@ use krate_api::types::core::v1::{Event, EventSource, ObjectReference};
 use krate_api::{Object, Reason, Status};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Supervisor};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Tasks that write, each with the events about its share of the objects.
-pub const LANES: usize = 4;
-/// Events that wait to be written, in one lane; an event is about 1 KiB.
-pub const QUEUE: usize = 4096;
+/// Events that wait to be written; an event is about 1 KiB.
+pub const QUEUE: usize = 16_384;
+/// Most events that are written at once.
+pub const BATCH: usize = 64;
 /// How often a write that the server could not take is tried.
 const ATTEMPTS: u32 = 12;
 /// Pause between these attempts, lengthened at random by up to its own length.
@@ -72,7 +72,7 @@ pub struct Recorder {
     source: EventSource,
     clock: Clock,
     metrics: Metrics,
-    lanes: Arc<[mpsc::Sender<Box<Event>>]>,
+    queue: mpsc::Sender<Box<Event>>,
 }
 
 impl Recorder {
@@ -88,21 +88,18 @@ impl Recorder {
         metrics: &Metrics,
         supervisor: &Supervisor,
     ) -> Self {
-        let lane = |_| {
-            let (queue, events) = mpsc::channel(QUEUE);
-            let api = Api::new(transport.clone());
-            let writer = Writer { api, correlator: Correlator::default(), rng: rng.clone() };
-            let shutdown = supervisor.shutdown();
-            supervisor.spawn(async move {
-                shutdown.run_until_cancelled(writer.run(events)).await;
-            });
-            queue
-        };
+        let (queue, events) = mpsc::channel(QUEUE);
+        let api = Api::new(transport);
+        let writer = Writer { api, correlator: Correlator::default(), rng: rng.clone() };
+        let shutdown = supervisor.shutdown();
+        supervisor.spawn(async move {
+            shutdown.run_until_cancelled(writer.run(events)).await;
+        });
         let source = EventSource {
             component: Some(component.to_owned()),
             host: (!host.is_empty()).then(|| host.to_owned()),
         };
-        Self { source, clock: clock.clone(), metrics: metrics.clone(), lanes: (0..LANES).map(lane).collect() }
+        Self { source, clock: clock.clone(), metrics: metrics.clone(), queue }
     }
 
     pub fn normal(&self, about: &Reference, reason: &str, message: impl Into<String>) {
@@ -115,18 +112,11 @@ impl Recorder {
 
     pub fn event(&self, about: &Reference, kind: EventType, reason: &str, message: impl Into<String>) {
         let event = Box::new(self.make(about, kind, reason, message.into()));
-        if self.lane(about).try_send(event).is_err() {
+        if self.queue.try_send(event).is_err() {
             let help = "Events that were not recorded because too many waited.";
             let labels = vec![("component", self.source.component.clone().unwrap_or_default())];
             self.metrics.add("event_recorder_dropped_total", help, labels, 1.0);
         }
-    }
-
-    /// The lane of an object: always the same one, for its events are in order and are counted together.
-    fn lane(&self, about: &Reference) -> &mpsc::Sender<Box<Event>> {
-        let mut hasher = DefaultHasher::new();
-        (&about.kind, &about.namespace, &about.name).hash(&mut hasher);
-        &self.lanes[(hasher.finish() % self.lanes.len() as u64) as usize]
     }
 
     fn make(&self, about: &Reference, kind: EventType, reason: &str, message: String) -> Event {
@@ -161,26 +151,47 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut events: mpsc::Receiver<Box<Event>>) {
-        while let Some(event) = events.recv().await {
-            if let Some(write) = self.correlator.correlate(*event) {
-                self.write(write).await;
+        let mut batch = Vec::with_capacity(BATCH);
+        while events.recv_many(&mut batch, BATCH).await > 0 {
+            while !batch.is_empty() {
+                self.round(&mut batch).await;
             }
         }
     }
 
-    async fn write(&mut self, write: Write) {
+    /// Writes the first event of a batch about each object.
+    async fn round(&mut self, batch: &mut Vec<Box<Event>>) {
+        let mut seen = HashSet::new();
+        let (first, later): (Vec<_>, Vec<_>) = batch.drain(..).partition(|event| {
+            let about = &event.involved_object;
+            seen.insert((about.kind.clone(), about.namespace.clone(), about.name.clone()))
+        });
+        *batch = later;
+        let writes: Vec<_> =
+            first.into_iter().filter_map(|event| self.correlator.correlate(*event)).collect();
+        let names = futures::future::join_all(writes.iter().map(|write| self.write(write))).await;
+        for (write, name) in writes.iter().zip(names) {
+            if let Some(name) = name {
+                self.correlator.written(write, name);
+            }
+        }
+    }
+
+    /// Writes an event, again and again while that may help. The name under which it is stored.
+    async fn write(&self, write: &Write) -> Option<String> {
         for _ in 0..ATTEMPTS {
-            match self.attempt(&write).await {
-                Ok(name) => return self.correlator.written(&write, name),
+            match self.attempt(write).await {
+                Ok(name) => return Some(name),
                 Err(status) if !temporary(&status) => {
                     tracing::debug!(%status, reason = ?write.event.reason, "an event was refused");
-                    return;
+                    return None;
                 }
                 Err(status) => tracing::debug!(%status, "an event could not be written yet"),
             }
             tokio::time::sleep(self.rng.jitter(PAUSE, 1.0)).await;
         }
         tracing::warn!(reason = ?write.event.reason, "an event could not be written");
+        None
     }
 
     /// Writes the event once. The name under which it is stored.
@@ -267,6 +278,20 @@ mod tests {
         assert_eq!(pulled.metadata.name.as_deref(), Some("a.0"));
         assert_eq!(pulled.reporting_component.as_deref(), Some("tester"));
         assert!(pulled.last_timestamp > pulled.first_timestamp);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_at_once_about_one_object_is_counted_too() {
+        let (fake, recorder) = start();
+        for _ in 0..3 {
+            recorder.normal(&pod("a"), "Pulled", "image pulled");
+            recorder.normal(&pod("b"), "Pulled", "image pulled");
+        }
+        pause().await;
+        let mut counts: Vec<_> =
+            fake.list::<Event>().iter().map(|e| (e.involved_object.name.clone(), e.count)).collect();
+        counts.sort();
+        assert_eq!(counts, [(Some("a".to_owned()), Some(3)), (Some("b".to_owned()), Some(3))]);
     }
 
     #[tokio::test(start_paused = true)]
