@@ -283,7 +283,9 @@ mod tests {
     #[test]
     fn a_part_is_free_unless_something_taken_lies_in_it_or_around_it() {
         let mut pool = Pool::new(cidr("10.0.0.0/16"), 24);
-        for (taken, node) in [("10.0.0.0/20", "wide"), ("10.0.5.0/24", "in the wide"), ("10.0.17.8/30", "small")] {
+        for (taken, node) in
+            [("10.0.0.0/20", "wide"), ("10.0.5.0/24", "in the wide"), ("10.0.17.8/30", "small")]
+        {
             pool.occupy(cidr(taken), node);
         }
         for (part, free) in [("10.0.9.0/24", false), ("10.0.16.0/24", true), ("10.0.17.0/24", false)] {

@@ -1,9 +1,9 @@
 //! The Rust types that are kinds, each with its serde code instantiated here and nowhere else.
 
+use crate::encode::{self, Encoded};
 use crate::meta::ObjectMeta;
 use crate::object::{DecodeError, Kind, Object};
 use crate::schema::{self, Type};
-use crate::encode::{self, Encoded};
 use crate::types;
 use std::any::Any;
 use std::sync::LazyLock;

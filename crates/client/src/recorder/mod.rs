@@ -151,30 +151,30 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut events: mpsc::Receiver<Box<Event>>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        while events.recv_many(&mut batch, BATCH).await > 0 {
+        let mut come = Vec::with_capacity(BATCH);
+        while events.recv_many(&mut come, BATCH).await > 0 {
+            let mut batch: Vec<Event> = come.drain(..).map(|event| *event).collect();
             while !batch.is_empty() {
-                self.round(&mut batch).await;
+                batch = self.round(batch).await;
             }
         }
     }
 
-    /// Writes the first event of a batch about each object.
-    async fn round(&mut self, batch: &mut Vec<Box<Event>>) {
+    /// Writes the first event of a batch about each object, and returns the others.
+    async fn round(&mut self, batch: Vec<Event>) -> Vec<Event> {
         let mut seen = HashSet::new();
-        let (first, later): (Vec<_>, Vec<_>) = batch.drain(..).partition(|event| {
+        let (first, later): (Vec<_>, Vec<_>) = batch.into_iter().partition(|event| {
             let about = &event.involved_object;
             seen.insert((about.kind.clone(), about.namespace.clone(), about.name.clone()))
         });
-        *batch = later;
-        let writes: Vec<_> =
-            first.into_iter().filter_map(|event| self.correlator.correlate(*event)).collect();
+        let writes: Vec<_> = first.into_iter().filter_map(|event| self.correlator.correlate(event)).collect();
         let names = futures::future::join_all(writes.iter().map(|write| self.write(write))).await;
         for (write, name) in writes.iter().zip(names) {
             if let Some(name) = name {
                 self.correlator.written(write, name);
             }
         }
+        later
     }
 
     /// Writes an event, again and again while that may help. The name under which it is stored.
