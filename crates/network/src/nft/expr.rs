@@ -36,6 +36,8 @@ pub enum Header {
 /// What is known of a packet beside its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meta {
+    /// The class of queues: a number that the node gives a packet anew when it forwards it.
+    Priority = 2,
     Mark = 3,
     IifName = 6,
     OifName = 7,
@@ -90,7 +92,8 @@ pub enum Expr {
         key: Meta,
         to: Reg,
     },
-    SetMark {
+    SetMeta {
+        key: Meta,
         from: Reg,
     },
     Ct {
@@ -172,7 +175,7 @@ impl Expr {
     fn name(&self) -> &'static str {
         match self {
             Self::Payload { .. } => "payload",
-            Self::Meta { .. } | Self::SetMark { .. } => "meta",
+            Self::Meta { .. } | Self::SetMeta { .. } => "meta",
             Self::Ct { .. } => "ct",
             Self::Cmp { .. } => "cmp",
             Self::Bitwise { .. } => "bitwise",
@@ -194,7 +197,7 @@ impl Expr {
                 m.be32(1, to.wire()).be32(2, *header as u32).be32(3, *offset).be32(4, *len)
             }
             Self::Meta { key, to } => m.be32(1, to.wire()).be32(2, *key as u32),
-            Self::SetMark { from } => m.be32(2, Meta::Mark as u32).be32(3, from.wire()),
+            Self::SetMeta { key, from } => m.be32(2, *key as u32).be32(3, from.wire()),
             Self::Ct { key, to } => m.be32(1, to.wire()).be32(2, *key as u32),
             Self::Cmp { op, reg, value } => {
                 m.be32(1, reg.wire()).be32(2, *op as u32).nest(3, |m| m.attr(DATA_VALUE, value))

@@ -159,6 +159,17 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// How many elements of sets the step adds or deletes.
+    #[must_use]
+    pub fn elements(&self) -> usize {
+        match self {
+            Self::AddElements { elements, .. } | Self::DeleteElements { elements, .. } => elements.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// Steps on one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transaction {
@@ -177,22 +188,57 @@ pub enum Error {
     Netlink(#[from] netlink::Error),
 }
 
+/// What a commit tells the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    pub messages: usize,
+    pub elements: usize,
+    pub bytes: usize,
+}
+
+/// How much it is to carry out these transactions.
+#[must_use]
+pub fn size(transactions: &[Transaction]) -> Size {
+    let batch = wire::encode(transactions);
+    let elements = transactions.iter().flat_map(|t| &t.ops).map(Op::elements).sum();
+    Size { messages: batch.messages(), elements, bytes: batch.bytes.len() }
+}
+
 /// Carries out transactions as one, in the network namespace of the calling thread.
 pub fn commit(transactions: &[Transaction]) -> Result<(), Error> {
     if transactions.iter().all(|t| t.ops.is_empty()) {
         return Ok(());
     }
-    let batch = wire::encode(transactions);
-    let answers = Socket::open(Netlink::Netfilter)?.exchange(&batch.bytes)?;
-    let mut answered = false;
-    for answer in &answers {
-        match answer.error() {
-            Ok(done) => answered |= done.is_some(),
-            Err(netlink::Error::Refused { seq, errno }) => {
-                return Err(Error::Refused { step: batch.describe(transactions, seq), errno });
-            }
-            Err(other) => return Err(other.into()),
-        }
+    Connection::open()?.commit(transactions)
+}
+
+/// An open way to the kernel, for who has much to tell: when one is closed, the kernel first waits until all of its
+/// processors have let go of what was deleted.
+pub struct Connection(Socket);
+
+impl Connection {
+    /// Opens one in the network namespace of the calling thread, where it stays.
+    pub fn open() -> Result<Self, Error> {
+        Ok(Self(Socket::open(Netlink::Netfilter)?))
     }
-    if answered { Ok(()) } else { Err(netlink::Error::NoAnswer.into()) }
+
+    /// Carries out transactions as one.
+    pub fn commit(&self, transactions: &[Transaction]) -> Result<(), Error> {
+        if transactions.iter().all(|t| t.ops.is_empty()) {
+            return Ok(());
+        }
+        let batch = wire::encode(transactions);
+        let answers = self.0.exchange(&batch.bytes)?;
+        let mut answered = false;
+        for answer in &answers {
+            match answer.error() {
+                Ok(done) => answered |= done.is_some(),
+                Err(netlink::Error::Refused { seq, errno }) => {
+                    return Err(Error::Refused { step: batch.describe(transactions, seq), errno });
+                }
+                Err(other) => return Err(other.into()),
+            }
+        }
+        if answered { Ok(()) } else { Err(netlink::Error::NoAnswer.into()) }
+    }
 }

@@ -38,6 +38,11 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// How many messages it has, beside its begin and its end.
+    pub fn messages(&self) -> usize {
+        self.steps.iter().flatten().count()
+    }
+
     /// What the message with this sequence number was to do.
     pub fn describe(&self, transactions: &[Transaction], seq: u32) -> String {
         let step = self.steps.get(seq as usize).copied().flatten();

@@ -1,24 +1,30 @@
 //! The layout of the proxy's nftables table: what is fixed, and what a plan needs in it.
 //!
-//! A new connection is looked up once in a verdict map by destination address, protocol and port; the
-//! verdict leads to a chain that many frontends share, because all that it depends on is in its name: how
-//! many endpoints, chosen how, with or without the source's address. That chain looks up the chosen
-//! endpoint, again in one map, by the same key and a random number. So the cost is the same for ten
-//! Services or ten thousand, and a change is a few set elements, also to a Service of thousands of endpoints:
-//! those that stay keep their numbers.
+//! All rules are there from the beginning: Services and endpoints are elements of maps that lead to numbers, not
+//! to chains. A verdict in a map makes the kernel walk over every chain and every element of such maps at each
+//! change, and a rule that is added makes it walk over the maps that the rule looks into; so a change would cost
+//! as much as there is. Like this it costs the elements that it changes, a handful for one endpoint of thousands.
 //!
 //! ```text
-//! prerouting, output -> services:  (address . protocol . port) in @services -> goto outside-cluster-3
-//!                                  else, to the node itself: (protocol . port) in @node-ports -> goto ...
-//! outside-cluster-3:               mark for masquerading; goto pick-cluster-3
-//! pick-cluster-3:                  dnat to @endpoints-cluster [address . protocol . port . random mod 3]
+//! prerouting, output -> dispatch:  @services [address . protocol . port] = (entry, pick); goto enter
+//!                                  else, to the node itself: the same with @node-ports [protocol . port]
+//! enter:                           @entries [entry] -> goto outside
+//! outside:                         mark for masquerading; @pickers [pick] -> goto pick-6
+//! pick-6:                          @groups [address . protocol . port] = group
+//!                                  dnat to @endpoints [group . random mod 6]; again and again if there is none
 //! postrouting:                     marked, or a pod that reaches itself: masquerade
-//! forward, input, output:          new and in @refused -> goto reject, or drop
+//! forward, input, output:          new and in @refused -> reject, or drop
 //! ```
 //!
-//! Node ports use the same maps with the unspecified address as their key. Client affinity is a dynamic
-//! map from (client . frontend) to the endpoint, which is believed only as long as the set
-//! `@sticky-endpoints` still has the pair (frontend . endpoint): an endpoint that goes takes its clients'
+//! From rule to rule numbers go in the packet's priority, which means nothing yet: forwarding gives it anew. (They
+//! could stay in registers, but then the program `nft` could not list the rules.)
+//!
+//! A group is a numbered list of endpoints that all frontends of a Service's port share. Random numbers need a
+//! bound that is written in the rule. The bounds are rounded up ([`bound`]), so that few such chains exist and
+//! stay: a number that no endpoint has is drawn again. An endpoint that goes leaves its number to the last one.
+//!
+//! Client affinity is a dynamic map from (client . group) to the endpoint, which is believed only as long as the
+//! set `@sticky-endpoints` still has the pair (group . endpoint): an endpoint that goes takes its clients'
 //! affinity with it in the same transaction.
 
 use super::plan::{Backend, Frontend, Plan, Reach, Serve};
@@ -35,98 +41,188 @@ const AFFINITY_SIZE: u32 = 262_144;
 
 pub const SERVICES: &str = "services";
 pub const NODE_PORTS: &str = "node-ports";
+const GROUPS: &str = "groups";
+const NEAR_GROUPS: &str = "groups-near";
+const PORT_GROUPS: &str = "node-port-groups";
+const PORT_NEAR_GROUPS: &str = "node-port-groups-near";
 pub const REFUSED: &str = "refused";
 pub const REFUSED_PORTS: &str = "refused-ports";
-pub const ENDPOINTS: &str = "endpoints-cluster";
-pub const LOCAL_ENDPOINTS: &str = "endpoints-local";
+pub const ENDPOINTS: &str = "endpoints";
 pub const HAIRPINS: &str = "hairpins";
 pub const STICKY: &str = "sticky-endpoints";
 pub const SOURCES: &str = "allowed-sources";
+pub(super) const ENTRIES: &str = "entries";
+pub(super) const ENTER: &str = "enter";
+pub(super) const PICKERS: &str = "pickers";
+pub(super) const PORT_PICKERS: &str = "node-port-pickers";
+pub(super) const REFUSALS: &str = "refusals";
 pub(super) const AFFINITY: &str = "affinity";
 pub(super) const REJECT: &str = "reject";
 
-/// Which of a plan's lists of endpoints is chosen from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scope {
-    Cluster,
-    Local,
-}
-
-/// A chain that chooses an endpoint.
+/// How an endpoint of a group is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pick {
-    pub scope: Scope,
-    pub count: u32,
-    pub node_port: bool,
+    /// Random numbers are drawn below it.
+    pub bound: u32,
+    /// For how many seconds a client stays with its endpoint.
     pub sticky: Option<u32>,
+}
+
+/// A chain that chooses an endpoint: of the group that it finds on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Picker {
+    /// Its number, below [`Pick::MOST`]; the same for all ways.
+    pub number: u32,
+    pub pick: Pick,
+    pub way: Way,
+}
+
+/// Where a group's number is found: by address or by node port, that of all endpoints or that of this node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Way {
+    pub node_port: bool,
+    pub second: bool,
+}
+
+/// What the chain does that a frontend leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Inside,
+    Outside,
+    /// Whether there is a second group, for those who must stay on the node.
+    Preserve {
+        near: bool,
+    },
 }
 
 /// A chain that a frontend leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Entry {
-    Inside(Pick),
-    Outside(Pick),
-    Preserve { cluster: Pick, local: Option<Pick> },
+pub struct Entry {
+    pub kind: Kind,
+    pub node_port: bool,
+    /// Only some sources may use it.
+    pub guarded: bool,
 }
 
-/// What plans share and what exists as long as one of them needs it; in the order of dependence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Object {
-    Pick(Pick),
-    Entry(Entry),
-    /// The entry, for frontends that only some sources may use.
-    Guarded(Entry),
+/// A group that a frontend leads to, by the way to it, and the chain that chooses from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    pub group: u32,
+    pub picker: Picker,
 }
 
-impl Scope {
-    /// The map of the endpoints.
-    #[must_use]
-    pub fn endpoints(self) -> &'static str {
-        match self {
-            Self::Cluster => ENDPOINTS,
-            Self::Local => LOCAL_ENDPOINTS,
-        }
-    }
+/// What random numbers are drawn below to choose from so many: rounded up to three significant bits. At least four
+/// of five numbers hit.
+#[must_use]
+pub fn bound(count: usize) -> u32 {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    let step = 1u32 << (u32::BITS - count.leading_zeros()).saturating_sub(3);
+    count.checked_next_multiple_of(step).unwrap_or(u32::MAX)
 }
 
-impl std::fmt::Display for Scope {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Cluster => "cluster",
-            Self::Local => "local",
+impl Entry {
+    const KINDS: [Kind; 4] =
+        [Kind::Inside, Kind::Outside, Kind::Preserve { near: true }, Kind::Preserve { near: false }];
+
+    /// Every one that there can be.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let flags = [(false, false), (true, false), (false, true)];
+        Self::KINDS.into_iter().flat_map(move |kind| {
+            flags.into_iter().map(move |(node_port, guarded)| Self { kind, node_port, guarded })
         })
     }
-}
 
-impl std::fmt::Display for Pick {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.scope, self.count)?;
-        if self.node_port {
-            f.write_str("-port")?;
-        }
-        self.sticky.map_or(Ok(()), |s| write!(f, "-sticky-{s}"))
+    /// Its key in [`ENTRIES`].
+    fn number(self) -> u32 {
+        let kind = match self.kind {
+            Kind::Inside => 0,
+            Kind::Outside => 1,
+            Kind::Preserve { near: true } => 2,
+            Kind::Preserve { near: false } => 3,
+        };
+        kind * 4 + u32::from(self.node_port) * 2 + u32::from(self.guarded)
     }
-}
 
-impl std::fmt::Display for Entry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Inside(pick) => write!(f, "inside-{pick}"),
-            Self::Outside(pick) => write!(f, "outside-{pick}"),
-            Self::Preserve { cluster, local: Some(local) } => write!(f, "preserve-{cluster}-{local}"),
-            Self::Preserve { cluster, local: None } => write!(f, "preserve-{cluster}-none"),
-        }
+    fn of(frontend: &Frontend, serve: &Serve) -> Self {
+        let kind = match serve.reach {
+            Reach::Inside | Reach::InsideLocal => Kind::Inside,
+            Reach::Outside => Kind::Outside,
+            Reach::Preserve => Kind::Preserve { near: serve.near },
+        };
+        Self { kind, node_port: frontend.address.is_none(), guarded: !serve.sources.is_empty() }
     }
 }
 
 /// The name in the kernel.
-impl std::fmt::Display for Object {
+impl std::fmt::Display for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Pick(pick) => write!(f, "pick-{pick}"),
-            Self::Entry(entry) => write!(f, "{entry}"),
-            Self::Guarded(entry) => write!(f, "guarded-{entry}"),
+        f.write_str(match self.kind {
+            Kind::Inside => "inside",
+            Kind::Outside => "outside",
+            Kind::Preserve { near: true } => "preserve",
+            Kind::Preserve { near: false } => "preserve-none",
+        })?;
+        f.write_str(if self.node_port { "-port" } else { "" })?;
+        f.write_str(if self.guarded { "-guarded" } else { "" })
+    }
+}
+
+/// The name in the kernel.
+impl std::fmt::Display for Picker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "pick-{}", self.pick.bound)?;
+        f.write_str(if self.way.node_port { "-port" } else { "" })?;
+        f.write_str(if self.way.second { "-near" } else { "" })?;
+        self.pick.sticky.map_or(Ok(()), |s| write!(f, "-sticky-{s}"))
+    }
+}
+
+impl Pick {
+    #[must_use]
+    pub fn of(count: usize, sticky: Option<u32>) -> Self {
+        Self { bound: bound(count), sticky }
+    }
+
+    /// How many numbers there are for them.
+    pub const MOST: u32 = 1 << PICK_BITS;
+
+    /// The number of one without affinity; those of others follow after them.
+    #[must_use]
+    pub fn plain_number(self) -> u32 {
+        let bits = u32::BITS - self.bound.leading_zeros();
+        bits * 4 + (self.bound >> bits.saturating_sub(3)) % 4
+    }
+}
+
+/// The first number of a pick with affinity.
+pub(super) const FIRST_STICKY: u32 = 4 * (u32::BITS + 1);
+/// A frontend's number holds the entry in its lowest bits, then the first and the second pick.
+pub(super) const ENTRY_BITS: u32 = 4;
+const PICK_BITS: u32 = 14;
+
+/// The bits of a frontend's number that are a pick.
+pub(super) fn pick_mask(second: bool) -> u32 {
+    in_place(Pick::MOST - 1, second)
+}
+
+fn in_place(pick: u32, second: bool) -> u32 {
+    pick << if second { ENTRY_BITS + PICK_BITS } else { ENTRY_BITS }
+}
+
+impl Way {
+    /// The map of the groups' numbers.
+    pub(super) fn groups(self) -> &'static str {
+        match (self.node_port, self.second) {
+            (false, false) => GROUPS,
+            (false, true) => NEAR_GROUPS,
+            (true, false) => PORT_GROUPS,
+            (true, true) => PORT_NEAR_GROUPS,
         }
+    }
+
+    /// The map of the chains that choose.
+    pub(super) fn pickers(self) -> &'static str {
+        if self.node_port { PORT_PICKERS } else { PICKERS }
     }
 }
 
@@ -141,82 +237,42 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// What plan's elements and chains hang on, in the order in which it must be made.
+    /// The elements of a frontend, by set; what it leads to, first and second.
     #[must_use]
-    pub fn objects(&self, frontend: &Frontend, plan: &Plan) -> Vec<Object> {
-        let Plan::Serve(serve) = plan else { return vec![] };
-        let entry = entry(frontend, serve);
-        let picks = match entry {
-            Entry::Inside(pick) | Entry::Outside(pick) => vec![pick],
-            Entry::Preserve { cluster, local } => [Some(cluster), local].into_iter().flatten().collect(),
-        };
-        let mut objects: Vec<Object> = picks.into_iter().map(Object::Pick).collect();
-        objects.push(Object::Entry(entry));
-        if !serve.sources.is_empty() {
-            objects.push(Object::Guarded(entry));
-        }
-        objects
-    }
-
-    /// The elements of a plan, by set. Of the endpoints, only those that `beside` has not in the same place: a
-    /// change costs what changes, however many endpoints there are.
-    #[must_use]
-    pub fn elements(
-        &self,
-        frontend: &Frontend,
-        plan: &Plan,
-        beside: Option<&Plan>,
-    ) -> Vec<(String, Element)> {
+    pub fn frontend(&self, frontend: &Frontend, plan: &Plan, to: &[Chosen]) -> Vec<(&'static str, Element)> {
         let (serving, refusing) = match frontend.address {
             Some(_) => (SERVICES, REFUSED),
             None => (NODE_PORTS, REFUSED_PORTS),
         };
-        let verdict =
-            |set: &str, verdict| (set.to_owned(), element(self.key(frontend), Some(Value::Verdict(verdict))));
+        let lead = |set, to| (set, element(key(frontend), Some(Value::Bytes(numbers(&[to])))));
         let serve = match plan {
-            Plan::Reject => return vec![verdict(refusing, Verdict::Goto(REJECT.into()))],
-            Plan::Drop => return vec![verdict(refusing, Verdict::Drop)],
+            Plan::Reject => return vec![lead(refusing, Refusal::Reject as u32)],
+            Plan::Drop => return vec![lead(refusing, Refusal::Drop as u32)],
             Plan::Serve(serve) => serve,
         };
-        let entry = entry(frontend, serve);
-        let target = if serve.sources.is_empty() { Object::Entry(entry) } else { Object::Guarded(entry) };
-        let mut found = vec![verdict(serving, Verdict::Goto(target.to_string()))];
-        let beside = match beside {
-            Some(Plan::Serve(other)) => Some(other),
-            _ => None,
-        };
-        for scope in [Scope::Cluster, Scope::Local] {
-            let others = beside.map_or(&[][..], |b| b.of(scope));
-            found.extend(self.endpoint_elements(frontend, scope, serve.of(scope), others));
-        }
-        if serve.sticky.is_some() {
-            let others = beside.filter(|b| b.sticky.is_some()).map(Serve::all).unwrap_or_default();
-            found.extend(serve.all().difference(&others).map(|b| {
-                (STICKY.to_owned(), element([self.full_key(frontend), endpoint(b)].concat(), None))
-            }));
-        }
+        let picks = to.iter().map(|c| in_place(c.picker.number, c.picker.way.second));
+        let number = picks.fold(Entry::of(frontend, serve).number(), |number, pick| number | pick);
+        let mut found = vec![lead(serving, number)];
+        found.extend(to.iter().map(|c| lead(c.picker.way.groups(), c.group)));
         found.extend(serve.sources.iter().filter_map(|range| {
             let last = range.nth(range.size().checked_sub(1)?)?;
-            let key = |ip| [self.full_key(frontend), octets(ip)].concat();
+            let key = |ip| [key(frontend), octets(ip)].concat();
             let element = Element { key: key(range.base()), end: Some(key(last)), value: None };
-            (Family::of(last) == self.family).then(|| (SOURCES.to_owned(), element))
+            (Family::of(last) == self.family).then_some((SOURCES, element))
         }));
         found
     }
 
-    fn endpoint_elements<'a>(
-        &'a self,
-        frontend: &'a Frontend,
-        scope: Scope,
-        backends: &'a [Backend],
-        others: &'a [Backend],
-    ) -> impl Iterator<Item = (String, Element)> + 'a {
-        let numbered = backends.iter().zip(0u32..).enumerate();
-        let differ = numbered.filter(|(at, (backend, _))| others.get(*at) != Some(*backend));
-        differ.map(move |(_, (backend, index))| {
-            let key = [self.full_key(frontend), index.to_ne_bytes().to_vec()].concat();
-            (scope.endpoints().to_owned(), element(key, Some(Value::Bytes(endpoint(backend)))))
-        })
+    /// One endpoint of a group, by its number.
+    #[must_use]
+    pub fn endpoint(group: u32, index: u32, backend: &Backend) -> Element {
+        element(numbers(&[group, index]), Some(Value::Bytes(endpoint(backend))))
+    }
+
+    /// By which an endpoint's clients may stay with it.
+    #[must_use]
+    pub fn sticky(group: u32, backend: &Backend) -> Element {
+        element([numbers(&[group]), endpoint(backend)].concat(), None)
     }
 
     /// The element by which a pod may reach itself through a Service.
@@ -225,36 +281,24 @@ impl Layout {
         element([octets(pod), octets(pod)].concat(), None)
     }
 
-    /// The key of a frontend in the maps by address, or by port alone for a node port.
-    fn key(&self, frontend: &Frontend) -> Vec<u8> {
-        match frontend.address {
-            Some(_) => self.full_key(frontend),
-            None => self.full_key(frontend).split_off(self.family.unspecified().len()),
-        }
-    }
-
-    fn full_key(&self, frontend: &Frontend) -> Vec<u8> {
-        let mut key = frontend.address.map_or_else(|| self.family.unspecified(), octets);
-        key.extend([frontend.protocol as u8, 0, 0, 0]);
-        key.extend(port_bytes(frontend.port));
-        key
-    }
-
-    /// The steps that make an object.
+    /// The steps that make a chain that chooses.
     #[must_use]
-    pub fn make(&self, object: &Object) -> Vec<Op> {
-        let rules = match object {
-            Object::Pick(pick) => self.pick_rules(pick),
-            Object::Entry(entry) => self.entry_rules(entry),
-            Object::Guarded(entry) => self.guard_rules(entry),
-        };
-        chain(&object.to_string(), None, rules)
+    pub fn make(&self, picker: &Picker) -> Vec<Op> {
+        let mut ops = chain(&picker.to_string(), None, self.pick_rules(picker));
+        let target = Value::Verdict(Verdict::Goto(picker.to_string()));
+        let elements = vec![element(picker_key(picker), Some(target))];
+        ops.push(Op::AddElements { set: picker.way.pickers().into(), elements });
+        ops
     }
 
-    /// The steps that remove an object.
+    /// The steps that remove a chain that chooses.
     #[must_use]
-    pub fn unmake(&self, object: &Object) -> Op {
-        Op::DeleteChain(object.to_string())
+    pub fn unmake(&self, picker: &Picker) -> [Op; 2] {
+        let elements = vec![element(picker_key(picker), None)];
+        [
+            Op::DeleteElements { set: picker.way.pickers().into(), elements },
+            Op::DeleteChain(picker.to_string()),
+        ]
     }
 
     /// The whole table without any Service, in place of whatever is there.
@@ -262,64 +306,64 @@ impl Layout {
     pub fn base(&self) -> Vec<Op> {
         let mut ops = vec![Op::AddTable, Op::DeleteTable, Op::AddTable];
         let address = Field::address(self.family);
-        let port = vec![Field::Protocol, Field::Port];
-        let frontend = self.frontend_fields();
-        ops.push(Op::AddSet(Set::of(SERVICES, frontend.clone(), Maps::Verdict)));
-        ops.push(Op::AddSet(Set::of(NODE_PORTS, port.clone(), Maps::Verdict)));
-        ops.push(Op::AddSet(Set::of(REFUSED, frontend.clone(), Maps::Verdict)));
-        ops.push(Op::AddSet(Set::of(REFUSED_PORTS, port, Maps::Verdict)));
-        ops.push(Op::AddSet(Set::of(HAIRPINS, vec![address, address], Maps::Nothing)));
-        let numbered = [frontend.clone(), vec![Field::Mark]].concat();
-        for set in [ENDPOINTS, LOCAL_ENDPOINTS] {
-            ops.push(Op::AddSet(Set::of(set, numbered.clone(), Maps::Fields(self.endpoint_fields()))));
+        let (port, number) = (vec![Field::Protocol, Field::Port], Field::Mark);
+        let frontend = vec![address, Field::Protocol, Field::Port];
+        let endpoint = vec![address, Field::Port];
+        let mut set = |name, key: &[Field], maps| ops.push(Op::AddSet(Set::of(name, key.to_vec(), maps)));
+        for name in [SERVICES, GROUPS, NEAR_GROUPS, REFUSED] {
+            set(name, &frontend, Maps::Fields(vec![number]));
         }
-        ops.push(Op::AddSet(Set::of(
-            STICKY,
-            [frontend.clone(), self.endpoint_fields()].concat(),
-            Maps::Nothing,
-        )));
+        for name in [NODE_PORTS, PORT_GROUPS, PORT_NEAR_GROUPS, REFUSED_PORTS] {
+            set(name, &port, Maps::Fields(vec![number]));
+        }
+        set(HAIRPINS, &[address, address], Maps::Nothing);
+        set(ENDPOINTS, &[number, number], Maps::Fields(endpoint.clone()));
+        set(STICKY, &[number, address, Field::Port], Maps::Nothing);
+        for name in [ENTRIES, PICKERS, PORT_PICKERS, REFUSALS] {
+            set(name, &[number], Maps::Verdict);
+        }
         ops.push(Op::AddSet(Set {
             intervals: true,
-            ..Set::of(SOURCES, [frontend.clone(), vec![address]].concat(), Maps::Nothing)
+            ..Set::of(SOURCES, [frontend, vec![address]].concat(), Maps::Nothing)
         }));
         ops.push(Op::AddSet(Set {
             dynamic: true,
             size: AFFINITY_SIZE,
-            ..Set::of(AFFINITY, [vec![address], frontend].concat(), Maps::Fields(self.endpoint_fields()))
+            ..Set::of(AFFINITY, vec![address, number], Maps::Fields(endpoint))
         }));
         ops.extend(self.base_chains());
+        let lead = |set: &str, to: Vec<(u32, Verdict)>| Op::AddElements {
+            set: set.into(),
+            elements: to.into_iter().map(|(n, v)| element(numbers(&[n]), Some(Value::Verdict(v)))).collect(),
+        };
+        ops.push(lead(ENTRIES, Entry::all().map(|e| (e.number(), Verdict::Goto(e.to_string()))).collect()));
+        let reject = (Refusal::Reject as u32, Verdict::Goto(REJECT.into()));
+        ops.push(lead(REFUSALS, vec![reject, (Refusal::Drop as u32, Verdict::Drop)]));
         ops
     }
-
-    fn frontend_fields(&self) -> Vec<Field> {
-        vec![Field::address(self.family), Field::Protocol, Field::Port]
-    }
-
-    fn endpoint_fields(&self) -> Vec<Field> {
-        vec![Field::address(self.family), Field::Port]
-    }
 }
 
-fn entry(frontend: &Frontend, serve: &Serve) -> Entry {
-    let pick = |scope, backends: &[Backend]| Pick {
-        scope,
-        count: count(backends),
-        node_port: frontend.address.is_none(),
-        sticky: serve.sticky,
-    };
-    match serve.reach {
-        Reach::Inside => Entry::Inside(pick(Scope::Cluster, &serve.cluster)),
-        Reach::InsideLocal => Entry::Inside(pick(Scope::Local, &serve.local)),
-        Reach::Outside => Entry::Outside(pick(Scope::Cluster, &serve.cluster)),
-        Reach::Preserve => Entry::Preserve {
-            cluster: pick(Scope::Cluster, &serve.cluster),
-            local: (!serve.local.is_empty()).then(|| pick(Scope::Local, &serve.local)),
-        },
-    }
+/// What [`REFUSED`] leads to.
+enum Refusal {
+    Reject = 1,
+    Drop = 2,
 }
 
-fn count(backends: &[Backend]) -> u32 {
-    u32::try_from(backends.len()).unwrap_or(u32::MAX)
+/// The key of a frontend: by address, or by port alone for a node port.
+fn key(frontend: &Frontend) -> Vec<u8> {
+    let mut key = frontend.address.map(octets).unwrap_or_default();
+    key.extend([frontend.protocol as u8, 0, 0, 0]);
+    key.extend(port_bytes(frontend.port));
+    key
+}
+
+fn picker_key(picker: &Picker) -> Vec<u8> {
+    numbers(&[in_place(picker.number, picker.way.second)])
+}
+
+/// Numbers as fields of a key or a value.
+fn numbers(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|n| n.to_ne_bytes()).collect()
 }
 
 fn endpoint(backend: &Backend) -> Vec<u8> {
@@ -330,4 +374,34 @@ fn endpoint(backend: &Backend) -> Vec<u8> {
 
 fn element(key: Vec<u8>, value: Option<Value>) -> Element {
     Element { key, end: None, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_few_and_near() {
+        assert_eq!(
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 16, 17, 5000].map(bound),
+            [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 20, 5120]
+        );
+        assert!((1..10_000).all(|n| bound(n) as usize >= n && n * 5 >= bound(n) as usize * 4));
+    }
+
+    #[test]
+    fn entries_have_numbers_of_their_own() {
+        let numbers: std::collections::BTreeSet<u32> = Entry::all().map(Entry::number).collect();
+        assert_eq!(numbers.len(), Entry::all().count());
+        assert!(numbers.iter().all(|n| *n < 1 << ENTRY_BITS));
+    }
+
+    #[test]
+    fn picks_have_numbers_of_their_own() {
+        let bounds: std::collections::BTreeSet<u32> = (1..100_000).map(bound).collect();
+        let numbers: std::collections::BTreeSet<u32> =
+            bounds.iter().map(|b| Pick { bound: *b, sticky: None }.plain_number()).collect();
+        assert_eq!(numbers.len(), bounds.len());
+        assert!(Pick { bound: u32::MAX, sticky: None }.plain_number() < FIRST_STICKY);
+    }
 }

@@ -5,7 +5,9 @@
 //! they come; what comes while one is being applied makes the next. Established connections are never
 //! touched, except datagram flows to endpoints that are gone ([`conntrack`]).
 
+mod change;
 pub mod conntrack;
+mod groups;
 mod health;
 pub mod layout;
 pub mod plan;
@@ -167,6 +169,7 @@ impl Proxy {
         let mut stale = Vec::new();
         let (mut checks, mut ports) = (Checks::default(), health::Ports::default());
         let mut pause = RETRY_FIRST;
+        let mut connection = None;
         loop {
             let started = Instant::now();
             let keys = self.dirty.take();
@@ -176,7 +179,10 @@ impl Proxy {
             stale.extend(more);
             let forget = stale.clone();
             self.route_further_ranges(&mut routed).await;
-            match tokio::task::spawn_blocking(move || carry_out(&transactions, &forget)).await? {
+            let (kernel, done) =
+                tokio::task::spawn_blocking(move || carry_out(connection, &transactions, &forget)).await?;
+            connection = kernel;
+            match done {
                 Ok(()) => {
                     (rebuild, pause) = (false, RETRY_FIRST);
                     stale.clear();
@@ -229,7 +235,7 @@ impl Proxy {
         let plan_of = |key: &String| {
             let slices = self.slices.get(key);
             let service = self.services.get(key)?;
-            Some(plan::plan(&service, slices.iter().map(|s| &**s), &node))
+            Some(Arc::new(plan::plan(&service, slices.iter().map(|s| &**s), &node)))
         };
         keys.iter().map(|key| (key.clone(), plan_of(key))).collect()
     }
@@ -246,13 +252,13 @@ impl Proxy {
 }
 
 /// Plans by the Service's key.
-type Plans = Vec<(String, Option<ServicePlan>)>;
+type Plans = Vec<(String, Option<Arc<ServicePlan>>)>;
 
 /// What to tell the kernel about changed plans, in every family, and what it is to forget.
 fn transactions(programs: &mut [Program], plans: &Plans, rebuild: bool) -> (Vec<Transaction>, Vec<Stale>) {
     let mut stale = Vec::new();
     let each = |program: &mut Program| {
-        let update = program.update(plans.iter().map(|(key, plan)| (key.as_str(), plan.as_ref())));
+        let update = program.update(plans.iter().map(|(key, plan)| (key.as_str(), plan.clone())));
         stale.extend(update.stale);
         let ops = if rebuild { program.rebuild() } else { update.ops };
         Transaction { family: program.family(), table: TABLE, ops }
@@ -317,8 +323,23 @@ fn prepare_node(config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn carry_out(transactions: &[Transaction], stale: &[Stale]) -> Result<(), Error> {
-    nft::commit(transactions)?;
+/// Tells the kernel, over a connection that is opened if there is none and given back if it is still good.
+fn carry_out(
+    connection: Option<nft::Connection>,
+    transactions: &[Transaction],
+    stale: &[Stale],
+) -> (Option<nft::Connection>, Result<(), Error>) {
+    let told = connection.map_or_else(nft::Connection::open, Ok).and_then(|kernel| {
+        kernel.commit(transactions)?;
+        Ok(kernel)
+    });
+    match told {
+        Ok(kernel) => (Some(kernel), forget(transactions, stale)),
+        Err(error) => (None, Err(error.into())),
+    }
+}
+
+fn forget(transactions: &[Transaction], stale: &[Stale]) -> Result<(), Error> {
     for family in transactions.iter().map(|t| t.family) {
         let of_family: Vec<Stale> = stale.iter().filter(|s| s.frontend.family == family).cloned().collect();
         conntrack::forget(family, &of_family).map_err(Error::Conntrack)?;

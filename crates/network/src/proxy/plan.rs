@@ -4,7 +4,6 @@
 //! and whose source address is kept, follow the Service's traffic policies:
 //! <https://kubernetes.io/docs/reference/networking/virtual-ips/>.
 
-use super::layout::Scope;
 use crate::addr::Cidr;
 use crate::nft::Family;
 use crate::views::{EndpointView, Protocol, ServicePort, ServiceView, SliceView};
@@ -37,53 +36,56 @@ pub enum Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serve {
     pub reach: Reach,
-    /// Endpoints on any node, sorted.
-    pub cluster: Vec<Backend>,
-    /// Endpoints on this node, sorted; only where the reach asks for them.
-    pub local: Vec<Backend>,
-    /// For how many seconds a client stays with its endpoint.
-    pub sticky: Option<u32>,
+    /// The Service's port, whose endpoints these are.
+    pub port: String,
+    /// Whether endpoints of this node are among what is chosen from, where the reach asks for them.
+    pub near: bool,
     /// Who may connect, if not everyone; disjoint.
     pub sources: Vec<Cidr>,
 }
 
 impl Serve {
-    /// The endpoints that are chosen from.
+    /// What clients of this frontend are sent to: first those who may go anywhere, then, if there are any, those
+    /// who must stay on the node.
     #[must_use]
-    pub fn of(&self, scope: Scope) -> &[Backend] {
-        match scope {
-            Scope::Cluster => &self.cluster,
-            Scope::Local => &self.local,
+    pub fn scopes(&self) -> (Scope, Option<Scope>) {
+        match self.reach {
+            Reach::Inside | Reach::Outside => (Scope::Cluster, None),
+            Reach::InsideLocal => (Scope::Local, None),
+            Reach::Preserve => (Scope::Cluster, self.near.then_some(Scope::Local)),
         }
     }
 
-    /// Every endpoint, once.
-    #[must_use]
-    pub fn all(&self) -> BTreeSet<Backend> {
-        self.cluster.iter().chain(&self.local).copied().collect()
-    }
-
-    /// Orders the endpoints so that as many as possible are where they were.
-    pub fn keep_places(&mut self, old: &Self) {
-        keep_places(&mut self.cluster, &old.cluster);
-        keep_places(&mut self.local, &old.local);
+    /// The names of the groups that it chooses from.
+    pub fn groups(&self, family: Family) -> impl Iterator<Item = GroupKey> {
+        let (first, second) = self.scopes();
+        let port = self.port.clone();
+        std::iter::once(first).chain(second).map(move |scope| GroupKey { port: port.clone(), family, scope })
     }
 }
 
-/// `wanted` is sorted; those that come take the places of those that go, and what is beyond the end moves into
-/// what is still free.
-fn keep_places(wanted: &mut [Backend], old: &[Backend]) {
-    let mut places: Vec<Option<Backend>> = vec![None; wanted.len()];
-    let mut placed = vec![false; wanted.len()];
-    for (place, backend) in places.iter_mut().zip(old) {
-        if let Ok(at) = wanted.binary_search(backend) {
-            *place = Some(*backend);
-            placed[at] = true;
-        }
-    }
-    let mut rest = wanted.iter().zip(&placed).filter(|(_, placed)| !**placed).map(|(b, _)| *b);
-    let full: Vec<Backend> = places.into_iter().filter_map(|place| place.or_else(|| rest.next())).collect();
-    wanted.copy_from_slice(&full);
+/// Endpoints of a Service that are chosen from: all of the cluster that this node may use, or its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    Cluster,
+    Local,
+}
+
+/// Names a group of endpoints among those of its Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupKey {
+    pub port: String,
+    pub family: Family,
+    pub scope: Scope,
+}
+
+/// Endpoints from which one is chosen for each connection; every frontend of a port shares them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Group {
+    /// Sorted; never empty.
+    pub backends: Vec<Backend>,
+    /// For how many seconds a client stays with its endpoint.
+    pub sticky: Option<u32>,
 }
 
 /// Which endpoints are used, and whose source address is replaced by the node's.
@@ -114,10 +116,45 @@ pub struct Node {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServicePlan {
     pub frontends: BTreeMap<Frontend, Plan>,
+    /// The endpoints that the frontends choose from.
+    pub groups: BTreeMap<GroupKey, Group>,
     /// Endpoints of this node, which may reach themselves through the Service.
     pub hairpins: BTreeSet<IpAddr>,
     /// The port at which load balancers ask for health, and how many endpoints are on this node.
     pub health: Option<(u16, usize)>,
+}
+
+impl ServicePlan {
+    /// Adds those of a port's endpoints that its frontends use.
+    fn add_groups(&mut self, port: &ServicePort, family: Family, endpoints: Endpoints, sticky: Option<u32>) {
+        let serves = self.frontends.iter().filter(|(f, _)| f.family == family).filter_map(|(_, p)| match p {
+            Plan::Serve(serve) if serve.port == port.name => Some(serve),
+            _ => None,
+        });
+        let used: BTreeSet<GroupKey> = serves.flat_map(|serve| serve.groups(family)).collect();
+        let Endpoints { mut cluster, mut local } = endpoints;
+        for key in used {
+            let backends = match key.scope {
+                Scope::Cluster => std::mem::take(&mut cluster),
+                Scope::Local => std::mem::take(&mut local),
+            };
+            self.groups.insert(key, Group { backends, sticky });
+        }
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.frontends.is_empty() && self.hairpins.is_empty()
+    }
+
+    /// Every endpoint that a frontend may send to.
+    #[must_use]
+    pub fn backends(&self, frontend: &Frontend) -> BTreeSet<Backend> {
+        let Some(Plan::Serve(serve)) = self.frontends.get(frontend) else { return BTreeSet::new() };
+        let groups = serve.groups(frontend.family).filter_map(|key| self.groups.get(&key));
+        groups.flat_map(|g| g.backends.iter().copied()).collect()
+    }
 }
 
 /// Plans one Service from its slices.
@@ -137,6 +174,7 @@ pub fn plan<'a>(
             let endpoints = Endpoints::of(port, family, slices.clone(), node);
             planned.hairpins.extend(endpoints.local.iter().map(|(ip, _)| *ip));
             planned.frontends.extend(frontends(service, port, family, &endpoints));
+            planned.add_groups(port, family, endpoints, service.affinity_seconds);
         }
     }
     // A balancer is to turn away from a node before its last endpoint is gone: only ready ones count.
@@ -159,7 +197,7 @@ fn frontends(
         |ips: &[IpAddr]| ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect::<Vec<_>>();
     let inside = if service.internal_local { Reach::InsideLocal } else { Reach::Inside };
     let outside = if service.external_local { Reach::Preserve } else { Reach::Outside };
-    let serve = |reach, sources: &[Cidr]| endpoints.serve(reach, service.affinity_seconds, sources);
+    let serve = |reach, sources: &[Cidr]| endpoints.serve(reach, &port.name, sources);
     let protocol = port.protocol;
     let frontend = |address, port| Frontend { family, address, protocol, port };
     let mut found = Vec::new();
@@ -206,19 +244,16 @@ impl Endpoints {
         Self { cluster: near(&all, node), local: usable(&all, here) }
     }
 
-    fn serve(&self, reach: Reach, sticky: Option<u32>, sources: &[Cidr]) -> Plan {
+    fn serve(&self, reach: Reach, port: &str, sources: &[Cidr]) -> Plan {
         if self.cluster.is_empty() {
             return Plan::Reject;
         }
-        if reach == Reach::InsideLocal && self.local.is_empty() {
+        let near = !self.local.is_empty();
+        if reach == Reach::InsideLocal && !near {
             return Plan::Drop;
         }
-        let (cluster, local) = match reach {
-            Reach::Inside | Reach::Outside => (self.cluster.clone(), vec![]),
-            Reach::InsideLocal => (vec![], self.local.clone()),
-            Reach::Preserve => (self.cluster.clone(), self.local.clone()),
-        };
-        Plan::Serve(Serve { reach, cluster, local, sticky, sources: disjoint(sources) })
+        let near = near && matches!(reach, Reach::InsideLocal | Reach::Preserve);
+        Plan::Serve(Serve { reach, port: port.to_owned(), near, sources: disjoint(sources) })
     }
 }
 
@@ -245,8 +280,11 @@ fn ready_here<'a>(slices: impl IntoIterator<Item = &'a SliceView>, node: &Node) 
 
 fn usable(all: &[(Backend, &EndpointView)], whom: impl Fn(&EndpointView) -> bool) -> Vec<Backend> {
     let sorted = |keep: &dyn Fn(&EndpointView) -> bool| {
-        let kept = all.iter().filter(|(_, e)| whom(e) && keep(e)).map(|(b, _)| *b);
-        kept.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+        let mut kept: Vec<Backend> =
+            all.iter().filter(|(_, e)| whom(e) && keep(e)).map(|(b, _)| *b).collect();
+        kept.sort_unstable();
+        kept.dedup();
+        kept
     };
     let ready = sorted(&|e| e.ready);
     if ready.is_empty() { sorted(&|e| e.serving && e.terminating) } else { ready }
@@ -315,58 +353,56 @@ mod tests {
 
     fn planned(service: &ServiceView, slice: &SliceView) -> BTreeMap<String, String> {
         let node = Node { name: "n1".into(), zone: Some("z1".into()), ..Node::default() };
+        let planned = plan(service, [slice], &node);
         let show = |p: &Plan| match p {
             Plan::Serve(s) => {
-                let ips = |b: &[Backend]| {
-                    b.iter().map(|(ip, port)| format!("{ip}:{port}")).collect::<Vec<_>>().join(",")
+                let group = |key: GroupKey| {
+                    let ips = planned.groups[&key].backends.iter().map(|(ip, port)| format!("{ip}:{port}"));
+                    format!("{:?} {}", key.scope, ips.collect::<Vec<_>>().join(","))
                 };
-                format!("{:?} [{}] [{}]", s.reach, ips(&s.cluster), ips(&s.local))
+                let groups: Vec<String> = s.groups(Family::Ip).map(group).collect();
+                format!("{:?}: {}", s.reach, groups.join("; "))
             }
             other => format!("{other:?}"),
         };
         let name = |f: &Frontend| format!("{}:{}", f.address.map_or("*".into(), |a| a.to_string()), f.port);
-        plan(service, [slice], &node).frontends.iter().map(|(f, p)| (name(f), show(p))).collect()
+        planned.frontends.iter().map(|(f, p)| (name(f), show(p))).collect()
     }
 
     #[test]
     fn traffic_goes_to_the_target_port_of_ready_endpoints() {
         let found = planned(&service(), &slice(&["10.1.0.3 n1 r", "10.1.0.2 n2 r", "10.1.0.4 n1 s"]));
-        assert_eq!(found["10.96.0.7:80"], "Inside [10.1.0.2:8080,10.1.0.3:8080] []");
-        assert_eq!(found["*:30080"], "Outside [10.1.0.2:8080,10.1.0.3:8080] []");
+        assert_eq!(found["10.96.0.7:80"], "Inside: Cluster 10.1.0.2:8080,10.1.0.3:8080");
+        assert_eq!(found["*:30080"], "Outside: Cluster 10.1.0.2:8080,10.1.0.3:8080");
     }
 
     #[test]
     fn terminating_endpoints_serve_when_none_is_ready() {
         let found = planned(&service(), &slice(&["10.1.0.3 n1 t", "10.1.0.4 n1 s"]));
-        assert_eq!(found["10.96.0.7:80"], "Inside [10.1.0.4:8080] []");
+        assert_eq!(found["10.96.0.7:80"], "Inside: Cluster 10.1.0.4:8080");
     }
 
     #[test]
     fn hints_are_followed_if_all_have_them_and_one_fits() {
         let chosen = |endpoints: &[&str]| planned(&service(), &slice(endpoints))["10.96.0.7:80"].clone();
         let zones = ["10.1.0.1 n1 r z1", "10.1.0.2 n2 r z2", "10.1.0.3 n3 r z1"];
-        assert_eq!(chosen(&zones), "Inside [10.1.0.1:8080,10.1.0.3:8080] []");
-        assert_eq!(chosen(&["10.1.0.1 n1 r n1", "10.1.0.2 n2 r n2"]), "Inside [10.1.0.1:8080] []");
+        assert_eq!(chosen(&zones), "Inside: Cluster 10.1.0.1:8080,10.1.0.3:8080");
+        assert_eq!(chosen(&["10.1.0.1 n1 r n1", "10.1.0.2 n2 r n2"]), "Inside: Cluster 10.1.0.1:8080");
         let no_node = ["10.1.0.1 n4 r z1", "10.1.0.2 n2 r n2"];
-        assert_eq!(chosen(&no_node), "Inside [10.1.0.1:8080] []", "no node hint everywhere: the zones count");
+        assert_eq!(
+            chosen(&no_node),
+            "Inside: Cluster 10.1.0.1:8080",
+            "no node hint everywhere: the zones count"
+        );
         let one_without = ["10.1.0.1 n1 r z1", "10.1.0.2 n2 r"];
-        assert_eq!(chosen(&one_without), "Inside [10.1.0.1:8080,10.1.0.2:8080] []");
-        assert_eq!(chosen(&["10.1.0.2 n2 r z2"]), "Inside [10.1.0.2:8080] []", "none is meant for this node");
+        assert_eq!(chosen(&one_without), "Inside: Cluster 10.1.0.1:8080,10.1.0.2:8080");
+        assert_eq!(
+            chosen(&["10.1.0.2 n2 r z2"]),
+            "Inside: Cluster 10.1.0.2:8080",
+            "none is meant for this node"
+        );
         let not_ready = ["10.1.0.1 n1 r z1", "10.1.0.2 n2 t", "10.1.0.3 n1 s z1"];
-        assert_eq!(chosen(&not_ready), "Inside [10.1.0.1:8080] []", "only ready ones are asked");
-    }
-
-    #[test]
-    fn endpoints_keep_their_places() {
-        let b = |n: &[u8]| n.iter().map(|i| (IpAddr::from([10, 0, 0, *i]), 80)).collect::<Vec<Backend>>();
-        let kept = |wanted: &[u8], old: &[u8]| {
-            let mut wanted = b(wanted);
-            keep_places(&mut wanted, &b(old));
-            wanted
-        };
-        assert_eq!(kept(&[1, 2, 3, 4], &[3, 1, 2]), b(&[3, 1, 2, 4]));
-        assert_eq!(kept(&[2, 3], &[1, 2, 3]), b(&[3, 2]), "the last takes the place of the first");
-        assert_eq!(kept(&[2, 9], &[1, 2]), b(&[9, 2]));
+        assert_eq!(chosen(&not_ready), "Inside: Cluster 10.1.0.1:8080", "only ready ones are asked");
     }
 
     #[test]
@@ -382,11 +418,11 @@ mod tests {
         service.internal_local = true;
         service.external_local = true;
         let found = planned(&service, &slice(&["10.1.0.3 n1 r", "10.1.0.2 n2 r"]));
-        assert_eq!(found["10.96.0.7:80"], "InsideLocal [] [10.1.0.3:8080]");
-        assert_eq!(found["*:30080"], "Preserve [10.1.0.2:8080,10.1.0.3:8080] [10.1.0.3:8080]");
+        assert_eq!(found["10.96.0.7:80"], "InsideLocal: Local 10.1.0.3:8080");
+        assert_eq!(found["*:30080"], "Preserve: Cluster 10.1.0.2:8080,10.1.0.3:8080; Local 10.1.0.3:8080");
         let found = planned(&service, &slice(&["10.1.0.2 n2 r"]));
         assert_eq!(found["10.96.0.7:80"], "Drop");
-        assert_eq!(found["*:30080"], "Preserve [10.1.0.2:8080] []");
+        assert_eq!(found["*:30080"], "Preserve: Cluster 10.1.0.2:8080");
     }
 
     #[test]

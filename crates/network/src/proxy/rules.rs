@@ -1,8 +1,8 @@
 //! The rules of the proxy's chains; see [`layout`](super::layout) for what they are for.
 
 use super::layout::{
-    AFFINITY, Entry, HAIRPINS, Layout, NODE_PORTS, Object, Pick, REFUSED, REFUSED_PORTS, REJECT, SERVICES,
-    SOURCES, STICKY,
+    AFFINITY, ENDPOINTS, ENTER, ENTRIES, ENTRY_BITS, Entry, HAIRPINS, Kind, Layout, NODE_PORTS, Picker,
+    REFUSALS, REFUSED, REFUSED_PORTS, REJECT, SERVICES, SOURCES, STICKY, Way, pick_mask,
 };
 use crate::addr::Cidr;
 use crate::nft::expr::{CT_DNAT, CT_INVALID, CT_NEW, Cmp, Ct, DynamicOp, FIB_LOCAL, Meta, Reject};
@@ -12,13 +12,22 @@ use std::net::Ipv4Addr;
 /// The bit of a packet's mark that asks for masquerading.
 const MASQUERADE: u32 = 0x4000;
 
+/// The chain that refuses as it was noted.
+const REFUSE_SO: &str = "refuse-so";
+/// How often a number is drawn until an endpoint has it; then the first one is taken, which happens to fewer than
+/// one connection of 100,000 (see [`bound`](super::layout::bound)).
+const DRAWS: usize = 8;
+
 /// The registers that hold a connection's fields, each after the other, so that any run of them is a key.
 struct Regs {
     source: Reg,
+    /// The destination, the protocol and the port follow each other.
     destination: Reg,
     protocol: Reg,
     port: Reg,
-    /// The chosen endpoint's address, and before it is known the random number.
+    /// The group, or another number: in place of the destination, so that it follows the source.
+    group: Reg,
+    /// What follows the group: the random number, then the chosen endpoint's address and port.
     chosen: Reg,
     chosen_port: Reg,
     scratch: Reg,
@@ -30,7 +39,12 @@ impl Layout {
         let jump = |to: &str| Expr::Verdict(Verdict::Jump(to.into()));
         let (dstnat, srcnat, filter) = (-100, 100, 0);
         let mut ops = chain(REJECT, None, reject_rules());
+        ops.extend(chain(REFUSE_SO, None, vec![self.by_noted(u32::MAX >> 1, REFUSALS)]));
         ops.extend(chain("refuse", None, self.refuse_rules()));
+        for entry in Entry::all() {
+            ops.extend(chain(&entry.to_string(), None, self.entry_rules(&entry)));
+        }
+        ops.extend(chain(ENTER, None, vec![self.by_noted((1 << ENTRY_BITS) - 1, ENTRIES)]));
         ops.extend(chain("dispatch", None, self.dispatch_rules()));
         let refuse_new = self.when_state(CT_NEW, jump("refuse"));
         let translate = vec![vec![jump("dispatch")]];
@@ -60,48 +74,73 @@ impl Layout {
             destination: Reg(a),
             protocol: Reg(2 * a),
             port: Reg(2 * a + 1),
-            chosen: Reg(2 * a + 2),
-            chosen_port: Reg(3 * a + 2),
-            scratch: Reg(3 * a + 3),
+            group: Reg(a),
+            chosen: Reg(a + 1),
+            chosen_port: Reg(2 * a + 1),
+            scratch: Reg(12),
         }
     }
 
-    fn load_protocol_and_port(&self) -> [Expr; 2] {
+    /// Loads (destination, protocol, port) and finds what the map of addresses or of node ports says of it.
+    fn look_up(&self, node_port: bool, set: &str, to: Reg) -> Vec<Expr> {
         let regs = self.regs();
-        [Expr::Meta { key: Meta::L4Proto, to: regs.protocol }, Expr::destination_port(regs.port)]
-    }
-
-    /// Loads (source, destination, protocol, port), the destination of a node port being unspecified.
-    fn load_key(&self, node_port: bool) -> Vec<Expr> {
-        let regs = self.regs();
-        let destination = if node_port {
-            Expr::Load { to: regs.destination, value: self.family.unspecified() }
-        } else {
-            self.family.load_destination(regs.destination)
-        };
-        let mut rule = vec![self.family.load_source(regs.source), destination];
-        rule.extend(self.load_protocol_and_port());
+        let key = if node_port { regs.protocol } else { regs.destination };
+        let mut rule = self.load_frontend();
+        rule.push(Expr::Lookup { set: set.into(), key, to });
         rule
     }
 
-    /// By destination, or else by port if the destination is the node.
-    fn by_frontend(&self, addresses: &str, ports: &str) -> Vec<Vec<Expr>> {
+    fn load_frontend(&self) -> Vec<Expr> {
         let regs = self.regs();
-        let mut by_address = vec![self.family.load_destination(regs.destination)];
-        by_address.extend(self.load_protocol_and_port());
-        by_address.push(Expr::VerdictMap { set: addresses.into(), key: regs.destination });
-        let mut by_port = Expr::to_node(regs.scratch, Cmp::Eq).to_vec();
-        by_port.extend(self.load_protocol_and_port());
-        by_port.push(Expr::VerdictMap { set: ports.into(), key: regs.protocol });
+        vec![
+            self.family.load_destination(regs.destination),
+            Expr::Meta { key: Meta::L4Proto, to: regs.protocol },
+            Expr::destination_port(regs.port),
+        ]
+    }
+
+    /// Sets the packet's priority to a number that a map has for it.
+    fn note(&self, node_port: bool, set: &str) -> Vec<Expr> {
+        let regs = self.regs();
+        let mut rule = self.look_up(node_port, set, regs.group);
+        rule.push(Expr::SetMeta { key: Meta::Priority, from: regs.group });
+        rule
+    }
+
+    /// Loads the number that was noted.
+    fn noted(&self) -> Expr {
+        Expr::Meta { key: Meta::Priority, to: self.regs().group }
+    }
+
+    /// Follows the verdict of a part of the number that was noted.
+    fn by_noted(&self, mask: u32, verdicts: &str) -> Vec<Expr> {
+        let reg = self.regs().group;
+        let mask = mask.to_ne_bytes().to_vec();
+        let xor = vec![0; mask.len()];
+        vec![
+            self.noted(),
+            Expr::Bitwise { from: reg, to: reg, mask, xor },
+            Expr::VerdictMap { set: verdicts.into(), key: reg },
+        ]
+    }
+
+    /// By destination, or else by port if the destination is the node: notes the number that is found, and goes on.
+    fn by_frontend(&self, [addresses, ports]: [&str; 2], then: &str) -> Vec<Vec<Expr>> {
+        let then = Expr::Verdict(Verdict::Goto(then.into()));
+        let mut by_address = self.note(false, addresses);
+        by_address.push(then.clone());
+        let mut by_port = Expr::to_node(self.regs().scratch, Cmp::Eq).to_vec();
+        by_port.extend(self.note(true, ports));
+        by_port.push(then);
         vec![by_address, by_port]
     }
 
     fn dispatch_rules(&self) -> Vec<Vec<Expr>> {
-        self.by_frontend(SERVICES, NODE_PORTS)
+        self.by_frontend([SERVICES, NODE_PORTS], ENTER)
     }
 
     fn refuse_rules(&self) -> Vec<Vec<Expr>> {
-        self.by_frontend(REFUSED, REFUSED_PORTS)
+        self.by_frontend([REFUSED, REFUSED_PORTS], REFUSE_SO)
     }
 
     fn when_state(&self, bits: u32, then: Expr) -> Vec<Expr> {
@@ -146,7 +185,7 @@ impl Layout {
                 mask: (!MASQUERADE).to_ne_bytes().to_vec(),
                 xor: bit.to_ne_bytes().to_vec(),
             },
-            Expr::SetMark { from: reg },
+            Expr::SetMeta { key: Meta::Mark, from: reg },
         ]
     }
 
@@ -169,12 +208,10 @@ impl Layout {
         vec![marked, itself]
     }
 
-    fn when_from_pods(&self, then: &Object) -> Vec<Vec<Expr>> {
+    fn when_from_pods(&self, then: &[Expr]) -> Vec<Vec<Expr>> {
         let reg = self.regs().source;
-        let rule = |range: &Cidr| {
-            [self.family.in_range(self.family.load_source(reg), reg, Cmp::Eq, range), vec![goto(then)]]
-                .concat()
-        };
+        let load = self.family.load_source(reg);
+        let rule = |range: &Cidr| [&self.family.in_range(load.clone(), reg, Cmp::Eq, range), then].concat();
         self.pods.iter().map(rule).collect()
     }
 
@@ -195,54 +232,68 @@ impl Layout {
         self.services.iter().map(rule).collect()
     }
 
-    pub(super) fn entry_rules(&self, entry: &Entry) -> Vec<Vec<Expr>> {
-        match entry {
-            Entry::Inside(pick) => {
-                let pick = Object::Pick(*pick);
-                let mut rules = self.when_from_pods(&pick);
-                if !rules.is_empty() {
+    /// Goes to the chain that chooses.
+    fn choose(&self, way: Way) -> Vec<Expr> {
+        self.by_noted(pick_mask(way.second), way.pickers())
+    }
+
+    fn entry_rules(&self, entry: &Entry) -> Vec<Vec<Expr>> {
+        let way = |second| Way { node_port: entry.node_port, second };
+        let first = self.choose(way(false));
+        let mut rules = if entry.guarded { vec![self.guard_rule()] } else { vec![] };
+        match entry.kind {
+            Kind::Inside => {
+                rules.extend(self.when_from_pods(&first));
+                if !self.pods.is_empty() {
                     rules.push(self.mark(true));
                 }
-                rules.push(vec![goto(&pick)]);
-                rules
+                rules.push(first);
             }
-            Entry::Outside(pick) => vec![self.mark(true), vec![goto(&Object::Pick(*pick))]],
-            Entry::Preserve { cluster, local } => {
-                let (reg, cluster) = (self.regs().scratch, Object::Pick(*cluster));
-                let mut rules = self.when_from_pods(&cluster);
+            Kind::Outside => rules.extend([self.mark(true), first]),
+            Kind::Preserve { near } => {
+                rules.extend(self.when_from_pods(&first));
+                let reg = self.regs().scratch;
                 let mut from_node = vec![
                     Expr::FibSourceType { to: reg },
                     Expr::Cmp { op: Cmp::Eq, reg, value: FIB_LOCAL.to_ne_bytes().to_vec() },
                 ];
                 from_node.extend(self.mark(true));
-                from_node.push(goto(&cluster));
+                from_node.extend(first);
                 rules.push(from_node);
-                let others = local.map_or(Expr::Verdict(Verdict::Drop), |pick| goto(&Object::Pick(pick)));
-                rules.push(vec![others]);
-                rules
+                rules.push(if near { self.choose(way(true)) } else { vec![Expr::Verdict(Verdict::Drop)] });
             }
         }
+        rules
     }
 
-    pub(super) fn guard_rules(&self, entry: &Entry) -> Vec<Vec<Expr>> {
+    fn guard_rule(&self) -> Vec<Expr> {
         let regs = self.regs();
-        let mut others = self.load_key(false);
-        others.push(self.family.load_source(regs.chosen));
+        let mut others = self.load_frontend();
+        others.push(self.family.load_source(Reg(regs.port.0 + 1)));
         others.push(Expr::InSet { set: SOURCES.into(), key: regs.destination, inverted: true });
         others.push(Expr::Verdict(Verdict::Drop));
-        vec![others, vec![goto(&Object::Entry(*entry))]]
+        others
     }
 
-    pub(super) fn pick_rules(&self, pick: &Pick) -> Vec<Vec<Expr>> {
+    pub(super) fn pick_rules(&self, picker: &Picker) -> Vec<Vec<Expr>> {
         let regs = self.regs();
-        let dnat = Expr::Dnat { address: regs.chosen, port: regs.chosen_port };
-        let endpoints = pick.scope.endpoints().to_owned();
-        let mut choose = self.load_key(pick.node_port);
-        choose.push(Expr::Random { modulus: pick.count, to: regs.chosen });
-        choose.push(Expr::Lookup { set: endpoints, key: regs.destination, to: regs.chosen });
-        let mut plain = choose.clone();
-        plain.push(dnat.clone());
-        let Some(seconds) = pick.sticky else { return vec![plain] };
+        let settle = [
+            Expr::Load { to: regs.scratch, value: vec![0; 4] },
+            Expr::SetMeta { key: Meta::Priority, from: regs.scratch },
+            Expr::Dnat { address: regs.chosen, port: regs.chosen_port },
+        ];
+        let found = || Expr::Lookup { set: ENDPOINTS.into(), key: regs.group, to: regs.chosen };
+        let draw =
+            || vec![self.noted(), Expr::Random { modulus: picker.pick.bound, to: regs.chosen }, found()];
+        let first = || vec![self.noted(), Expr::Load { to: regs.chosen, value: vec![0; 4] }, found()];
+        // Of so few, every number is an endpoint's.
+        let draws = if picker.pick.bound <= 8 { 1 } else { DRAWS };
+        let choices = |then: &[Expr]| -> Vec<Vec<Expr>> {
+            let drawn = (0..draws).map(|_| draw());
+            drawn.chain((draws > 1).then(first)).map(|rule| [&rule, then].concat()).collect()
+        };
+        let mut rules = vec![self.note(picker.way.node_port, picker.way.groups())];
+        let Some(seconds) = picker.pick.sticky else { return [rules, choices(&settle)].concat() };
 
         let remember = |op| Expr::Dynamic {
             op,
@@ -251,20 +302,24 @@ impl Layout {
             data: regs.chosen,
             timeout_ms: u64::from(seconds) * 1000,
         };
-        let mut again = self.load_key(pick.node_port);
-        again.push(Expr::Lookup { set: AFFINITY.into(), key: regs.source, to: regs.chosen });
-        again.push(Expr::InSet { set: STICKY.into(), key: regs.destination, inverted: false });
-        again.push(remember(DynamicOp::Update));
-        again.push(dnat.clone());
-        let mut forget = self.load_key(pick.node_port);
-        forget.push(Expr::Load { to: regs.chosen, value: self.family.unspecified() });
-        forget.push(Expr::Load { to: regs.chosen_port, value: vec![0; 4] });
-        forget.push(remember(DynamicOp::Delete));
-        let mut first = choose;
-        first.push(remember(DynamicOp::Update));
-        first.push(dnat);
-        // The last rule serves those for whom there is no more room in the map.
-        vec![again, forget, first, plain]
+        let client = [self.family.load_source(regs.source), self.noted()];
+        let known = [
+            Expr::Lookup { set: AFFINITY.into(), key: regs.source, to: regs.chosen },
+            Expr::InSet { set: STICKY.into(), key: regs.group, inverted: false },
+            remember(DynamicOp::Update),
+        ];
+        rules.push([&client[..], &known, &settle].concat());
+        let forget = [
+            Expr::Load { to: regs.chosen, value: self.family.unspecified() },
+            Expr::Load { to: regs.chosen_port, value: vec![0; 4] },
+            remember(DynamicOp::Delete),
+        ];
+        rules.push([&client[..], &forget].concat());
+        let source = self.family.load_source(regs.source);
+        rules.extend(choices(&[&[source, remember(DynamicOp::Update)][..], &settle].concat()));
+        // These serve those for whom there is no more room in the map.
+        rules.extend(choices(&settle));
+        rules
     }
 }
 
@@ -275,8 +330,4 @@ fn reject_rules() -> Vec<Vec<Expr>> {
         Expr::Reject(Reject::TcpReset),
     ];
     vec![tcp, vec![Expr::Reject(Reject::PortUnreachable)]]
-}
-
-fn goto(object: &Object) -> Expr {
-    Expr::Verdict(Verdict::Goto(object.to_string()))
 }
