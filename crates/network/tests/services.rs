@@ -10,9 +10,11 @@ use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Supervisor};
 use krate_client::Informers;
 use krate_client::testing::Fake;
+use krate_network::link::edge::HostPort;
 use krate_network::link::routes::{self, NodeView};
 use krate_network::link::{self, PodNetwork};
 use krate_network::proxy::{self, Proxy};
+use krate_network::views::Protocol;
 use std::net::IpAddr;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -433,6 +435,35 @@ fn datagrams_follow_the_endpoints() {
     assert_eq!(c.one.until("an answer", ask), "near");
     c.endpoints("UDP", &[(&far_ip, "two")]);
     c.one.until("the same flow reaches the new endpoint", || ask().filter(|name| name == "far"));
+}
+
+#[test]
+fn sctp_reaches_services_node_ports_and_host_ports() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (client, _) = c.pod(true);
+    let (far, far_ip) = c.pod(false);
+    let arrives = |at: &common::sctp::Listener, from: &Ns, to: &str, expected: &str| {
+        from.send_sctp(to);
+        at.next().map(|to| to.to_string()) == Some(expected.to_owned())
+    };
+    let (seen, target) = (far.listen_sctp(), format!("{far_ip}:8080"));
+    c.service(
+        r#"{"type":"NodePort","clusterIP":"10.96.0.7","ports":[{"port":80,"nodePort":30080,"protocol":"SCTP"}]}"#,
+    );
+    c.endpoints("SCTP", &[(&far_ip, "two")]);
+    c.one.until("a packet", || arrives(&seen, &client, "10.96.0.7:80", &target).then_some(()));
+    assert!(arrives(&seen, &c.outside, "192.168.9.1:30080", &target), "a node port");
+
+    let pod = Ns::new();
+    let host_port = HostPort { protocol: Protocol::Sctp, host_ip: None, host_port: 9000, container_port: 90 };
+    let (network, path) = (c.one.network.clone(), pod.path());
+    let attach = move || async move { network.attach_with_ports("ported", &path, &[host_port]).await };
+    let ips = c.one.ns.block_on(attach).unwrap();
+    let seen = pod.listen_sctp();
+    assert!(arrives(&seen, &c.outside, "192.168.9.1:9000", &format!("{}:90", ips[0])), "a host port");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod sctp;
+
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::net::IpAddr;
