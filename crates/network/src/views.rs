@@ -280,6 +280,7 @@ impl From<&Node> for NodeView {
             pod_cidrs: ranges.iter().flatten().filter_map(|c| c.parse().ok()).collect(),
             internal_ips: addresses(internal.map(|a| &a.address)),
             zone: zone.cloned(),
+            leaves: !crate::proxy::healthz::is_eligible(node),
         }
     }
 }

@@ -74,6 +74,7 @@ impl World {
                 let proxy = Proxy::new(proxy::Config {
                     informers: informers.clone(),
                     metrics: metrics.clone(),
+                    clock: krate_base::Clock::system(),
                     rng: rng.clone(),
                     node_name: "one".into(),
                     node_ips: vec![],

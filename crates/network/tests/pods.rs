@@ -26,7 +26,7 @@ fn view(name: &str, cidr: &str, ip: &str) -> NodeView {
         name: name.into(),
         pod_cidrs: vec![cidr.parse().unwrap()],
         internal_ips: vec![ip.parse().unwrap()],
-        zone: None,
+        ..NodeView::default()
     }
 }
 

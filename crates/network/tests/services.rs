@@ -67,6 +67,7 @@ impl Node {
                 let proxy = Proxy::new(proxy::Config {
                     informers: Informers::new(transport, rng.clone(), metrics.clone(), supervisor.clone()),
                     metrics,
+                    clock: Clock::system(),
                     rng,
                     node_name: name.into(),
                     node_ips: node_ips(index),
@@ -133,7 +134,7 @@ impl Cluster {
             name: node.name.into(),
             pod_cidrs: pod_cidrs(index),
             internal_ips: node_ips(index),
-            zone: None,
+            ..NodeView::default()
         };
         let nodes = [view(&cluster.one, 0), view(&cluster.two, 1)];
         for node in [&cluster.one, &cluster.two] {
@@ -314,7 +315,7 @@ fn the_local_policy_keeps_the_source_and_stays_on_the_node() {
     }
     let health = || http_get(&c.outside, "192.168.9.1:31999");
     let healthy = || health().filter(|reply| reply.starts_with("HTTP/1.1 200"));
-    assert!(c.one.until("health", healthy).contains(r#""localEndpoints":1"#));
+    assert!(c.one.until("health", healthy).contains(r#""localEndpoints": 1"#));
     c.endpoints("TCP", &[(&far_ip, "two")]);
     c.one.until("no health", || health().filter(|reply| reply.starts_with("HTTP/1.1 503")));
     let from_inside = || near.greet("172.18.0.2:30080").ok().filter(|(name, _)| name == "far");
@@ -322,11 +323,47 @@ fn the_local_policy_keeps_the_source_and_stays_on_the_node() {
     assert_eq!(source.to_string(), near_ip);
 }
 
+#[test]
+fn a_node_says_whether_it_takes_new_connections() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let c = Cluster::new();
+    let node = |spec: &str| {
+        let json = format!(r#"{{"metadata":{{"name":"one"}},"spec":{spec}}}"#);
+        c.api.put(&krate_api::types::core::v1::Node::decode(json.as_bytes()).unwrap());
+    };
+    let health = |path| http_get_path(&c.outside, "192.168.9.1:10256", path);
+    let says = |status: &'static str| move |reply: &String| reply.starts_with(status);
+    node("{}");
+    // Each look comes after something was told to the kernel; so tell it something.
+    let taken = |status| {
+        c.service(CLUSTER_IP);
+        c.one.until(status, || {
+            let found = health("/healthz").filter(says(status));
+            if found.is_none() {
+                c.api.remove::<Service>("a", "web");
+                c.service(CLUSTER_IP);
+            }
+            found
+        })
+    };
+    assert!(taken("HTTP/1.1 200").contains(r#""nodeEligible":true,"healthy":true,"status":{"IPv4":"#));
+    node(r#"{"taints":[{"key":"ToBeDeletedByClusterAutoscaler","effect":"NoSchedule"}]}"#);
+    assert!(taken("HTTP/1.1 503").contains(r#""nodeEligible":false,"healthy":true"#));
+    let alive = health("/livez").unwrap();
+    assert!(alive.starts_with("HTTP/1.1 200") && !alive.contains("nodeEligible"), "{alive}");
+}
+
 fn http_get(ns: &Ns, to: &'static str) -> Option<String> {
+    http_get_path(ns, to, "/")
+}
+
+fn http_get_path(ns: &Ns, to: &'static str, path: &'static str) -> Option<String> {
     use std::io::{Read, Write};
     ns.run(move || {
         let mut stream = std::net::TcpStream::connect_timeout(&to.parse().unwrap(), PATIENCE).ok()?;
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).ok()?;
         let mut reply = String::new();
         stream.read_to_string(&mut reply).ok().map(|_| reply)
     })

@@ -149,11 +149,13 @@ impl Parts {
         let (service_cidr, pod_cidr) =
             (range(&self.settings.service_cidr)?, range(&self.settings.cluster_cidr)?);
         let (informers, metrics, rng) = (informers.clone(), self.metrics.clone(), self.rng.clone());
+        let clock = self.clock.clone();
         let (name, address, dns) = (self.settings.name.clone(), self.settings.address, self.dns);
         self.supervisor.component("service-proxy", move |shutdown| {
             Proxy::new(proxy::Config {
                 informers: informers.clone(),
                 metrics: metrics.clone(),
+                clock: clock.clone(),
                 rng: rng.clone(),
                 node_name: name.clone(),
                 node_ips: vec![address],

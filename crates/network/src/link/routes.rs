@@ -26,6 +26,8 @@ pub struct NodeView {
     /// Its addresses of type InternalIP.
     pub internal_ips: Vec<IpAddr>,
     pub zone: Option<String>,
+    /// It is being removed: balancers should send it no new connections.
+    pub leaves: bool,
 }
 
 /// A change to the routes.
@@ -132,7 +134,7 @@ mod tests {
             name: name.into(),
             pod_cidrs: vec![cidr.parse().unwrap()],
             internal_ips: vec!["fd00::1".parse().unwrap(), ip.parse().unwrap()],
-            zone: None,
+            ..NodeView::default()
         }
     }
 

@@ -4,23 +4,11 @@
 //! One listener for each port; which ports there are follows the Services. Every path is answered, as the
 //! original does. A port that cannot be opened is logged and tried again at the next change.
 
-use serde::Serialize;
+use super::healthz::Health;
+use super::http::{self, Reply};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
-
-/// Longest request that is read; balancers send a few hundred bytes.
-const REQUEST: usize = 8192;
-/// How long one exchange may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Most exchanges at one time on one port.
-const MAX_CONNECTIONS: usize = 64;
 
 /// What a port says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,28 +19,19 @@ pub struct Check {
     pub local_endpoints: usize,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Report<'a> {
-    service: ServiceName<'a>,
-    local_endpoints: usize,
-    service_proxy_healthy: bool,
-}
-
-#[derive(Serialize)]
-struct ServiceName<'a> {
-    namespace: &'a str,
-    name: &'a str,
-}
-
 /// The open ports.
-#[derive(Default)]
 pub struct Ports {
+    health: Health,
     open: BTreeMap<u16, (watch::Sender<Check>, AbortHandle)>,
     tasks: JoinSet<()>,
 }
 
 impl Ports {
+    #[must_use]
+    pub fn new(health: Health) -> Self {
+        Self { health, open: BTreeMap::new(), tasks: JoinSet::new() }
+    }
+
     /// Opens, closes and updates ports so that these are open.
     pub async fn set(&mut self, wanted: BTreeMap<u16, Check>) {
         while self.tasks.try_join_next().is_some() {}
@@ -68,10 +47,12 @@ impl Ports {
                 said.send_replace(check);
                 continue;
             }
-            match listen(port).await {
+            match http::listen(port).await {
                 Ok(listener) => {
                     let (said, says) = watch::channel(check);
-                    let task = self.tasks.spawn(serve(listener, says));
+                    let health = self.health.clone();
+                    let answer = move |_: &str| reply(&says.borrow(), health.is_healthy());
+                    let task = self.tasks.spawn(http::serve(listener, answer));
                     self.open.insert(port, (said, task));
                 }
                 Err(error) => tracing::warn!(port, %error, "cannot open a Service's health check port"),
@@ -80,58 +61,15 @@ impl Ports {
     }
 }
 
-/// Every address of both families, or of the one that there is.
-async fn listen(port: u16) -> std::io::Result<TcpListener> {
-    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
-    }
-}
-
-async fn serve(listener: TcpListener, says: watch::Receiver<Check>) {
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut exchanges = JoinSet::new();
-    while let Ok(permit) = permits.clone().acquire_owned().await {
-        while exchanges.try_join_next().is_some() {}
-        // The client went away while it was waiting.
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let reply = reply(&says.borrow());
-        exchanges.spawn(async move {
-            let _permit = permit;
-            if let Ok(Err(error)) = timeout(PATIENCE, exchange(stream, &reply)).await {
-                tracing::debug!(%error, "a health check was cut off");
-            }
-        });
-    }
-}
-
-async fn exchange(mut stream: TcpStream, reply: &str) -> std::io::Result<()> {
-    let mut request = vec![0; REQUEST];
-    let mut len = 0;
-    while !request[..len].windows(4).any(|w| w == b"\r\n\r\n") {
-        match stream.read(&mut request[len..]).await? {
-            0 => return Ok(()),
-            n => len += n,
-        }
-    }
-    stream.write_all(reply.as_bytes()).await?;
-    stream.shutdown().await
-}
-
-fn reply(check: &Check) -> String {
-    let status = if check.local_endpoints > 0 { "200 OK" } else { "503 Service Unavailable" };
-    let report = Report {
-        service: ServiceName { namespace: &check.namespace, name: &check.name },
-        local_endpoints: check.local_endpoints,
-        service_proxy_healthy: true,
-    };
-    let body = serde_json::to_string(&report).unwrap_or_default();
-    format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
-         X-Load-Balancing-Endpoint-Weight: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
-        check.local_endpoints,
-        body.len()
-    )
+/// In the form of the original, to the last space: balancers compare texts.
+fn reply(check: &Check, proxy_is_healthy: bool) -> Reply {
+    let Check { namespace, name, local_endpoints } = check;
+    let body = format!(
+        "{{\n\t\"service\": {{\n\t\t\"namespace\": \"{namespace}\",\n\t\t\"name\": \"{name}\"\n\t}},\n\t\
+         \"localEndpoints\": {local_endpoints},\n\t\"serviceProxyHealthy\": {proxy_is_healthy}\n}}"
+    );
+    let headers = format!("X-Load-Balancing-Endpoint-Weight: {local_endpoints}\r\n");
+    Reply { headers, ..Reply::health(*local_endpoints > 0 && proxy_is_healthy, body) }
 }
 
 #[cfg(test)]
@@ -141,11 +79,22 @@ mod tests {
     #[test]
     fn no_local_endpoint_is_no_health() {
         let check = |n| Check { namespace: "a".into(), name: "web".into(), local_endpoints: n };
-        assert!(reply(&check(2)).starts_with("HTTP/1.1 200 OK\r\n"));
-        let empty = reply(&check(0));
-        assert!(empty.starts_with("HTTP/1.1 503 Service Unavailable\r\n"));
-        let body =
-            r#"{"service":{"namespace":"a","name":"web"},"localEndpoints":0,"serviceProxyHealthy":true}"#;
-        assert!(empty.ends_with(body), "{empty}");
+        let well = reply(&check(2), true);
+        assert_eq!(
+            (well.status, well.headers.as_str()),
+            ("200 OK", "X-Load-Balancing-Endpoint-Weight: 2\r\n")
+        );
+        assert_eq!(reply(&check(2), false).status, "503 Service Unavailable");
+        let empty = reply(&check(0), true);
+        assert_eq!(empty.status, "503 Service Unavailable");
+        let body = r#"{
+	"service": {
+		"namespace": "a",
+		"name": "web"
+	},
+	"localEndpoints": 0,
+	"serviceProxyHealthy": true
+}"#;
+        assert_eq!(empty.body, body);
     }
 }

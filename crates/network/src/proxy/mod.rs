@@ -9,6 +9,8 @@ mod change;
 pub mod conntrack;
 mod groups;
 mod health;
+pub mod healthz;
+mod http;
 pub mod layout;
 pub mod plan;
 pub mod program;
@@ -18,11 +20,12 @@ use crate::addr::Cidr;
 use crate::link::{self, routes::NodeView, rtnl::Rtnl, sysctl};
 use crate::nft::{self, Family, Transaction};
 use crate::views::{RangesView, ServiceView, SliceView};
+use healthz::Health;
 use krate_api::types::core::v1::{Node as ApiNode, Service};
 use krate_api::types::discovery::v1::EndpointSlice;
 use krate_api::types::networking::v1::ServiceCIDR;
 use krate_base::metrics::Metrics;
-use krate_base::{Rng, Shutdown};
+use krate_base::{Clock, Rng, Shutdown};
 use krate_client::{Index, Informer, Informers, Source};
 use layout::{Layout, SERVICE_LINK, TABLE};
 use parking_lot::Mutex;
@@ -47,6 +50,7 @@ const SYNC_BUCKETS: &[f64] =
 pub struct Config {
     pub informers: Informers,
     pub metrics: Metrics,
+    pub clock: Clock,
     pub rng: Rng,
     pub node_name: String,
     /// The node's own addresses: the source of its connections to Services.
@@ -82,19 +86,21 @@ pub struct Proxy {
     /// Ranges that were added to the configured ones.
     ranges: Informer<RangesView>,
     dirty: Arc<Dirty>,
+    health: Health,
     applied: watch::Sender<u64>,
 }
 
 /// Keys of Services that changed since they were last looked at.
-#[derive(Default)]
 struct Dirty {
     keys: Mutex<BTreeSet<String>>,
     changed: Notify,
+    health: Health,
 }
 
 impl Dirty {
     fn add(&self, key: Option<String>) {
         if let Some(key) = key {
+            self.health.queued();
             self.keys.lock().insert(key);
             self.changed.notify_one();
         }
@@ -112,7 +118,10 @@ impl Proxy {
         let services = config.informers.get::<ServiceView>(Source::of::<Service>());
         let slice_informer = config.informers.get::<SliceView>(Source::of::<EndpointSlice>());
         let slices = slice_informer.index("service", |s: &SliceView| s.service_key().into_iter().collect());
-        let dirty = Arc::new(Dirty::default());
+        let families = layouts(&config).into_iter().map(|l| l.family).collect();
+        let health = Health::new(config.clock.clone(), families);
+        let dirty =
+            Arc::new(Dirty { keys: Mutex::default(), changed: Notify::new(), health: health.clone() });
         // The informers outlive a proxy that is started again.
         let told = Arc::downgrade(&dirty);
         services.subscribe(move |old, new| {
@@ -143,7 +152,7 @@ impl Proxy {
             }
         });
         let applied = watch::Sender::new(0);
-        Self { config, services, slices, slice_informer, nodes, ranges, dirty, applied }
+        Self { config, services, slices, slice_informer, nodes, ranges, dirty, health, applied }
     }
 
     /// Counts the transactions that the kernel has carried out.
@@ -155,7 +164,16 @@ impl Proxy {
     /// Programs the node until shutdown. What is programmed then stays: connections go on while the
     /// process is replaced.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), Error> {
-        shutdown.run_until_cancelled(self.follow()).await.unwrap_or(Ok(()))
+        let (nodes, own) = (self.nodes.clone(), self.config.node_name.clone());
+        let is_eligible = move || nodes.get(&own).is_some_and(|node| !node.leaves);
+        let answer = self.health.clone().serve(self.config.metrics.clone(), is_eligible);
+        let both = async {
+            tokio::select! {
+                ended = self.follow() => ended,
+                () = answer => Ok(()),
+            }
+        };
+        shutdown.run_until_cancelled(both).await.unwrap_or(Ok(()))
     }
 
     async fn follow(&self) -> Result<(), Error> {
@@ -167,7 +185,7 @@ impl Proxy {
         let mut programs: Vec<Program> = layouts(&self.config).into_iter().map(Program::new).collect();
         let mut rebuild = true;
         let mut stale = Vec::new();
-        let (mut checks, mut ports) = (Checks::default(), health::Ports::default());
+        let (mut checks, mut ports) = (Checks::default(), health::Ports::new(self.health.clone()));
         let mut pause = RETRY_FIRST;
         let mut connection = None;
         loop {
@@ -186,6 +204,7 @@ impl Proxy {
                 Ok(()) => {
                     (rebuild, pause) = (false, RETRY_FIRST);
                     stale.clear();
+                    self.health.updated();
                     ports.set(checks.by_port()).await;
                     self.count(started, &programs);
                     self.applied.send_modify(|n| *n += 1);
