@@ -321,6 +321,12 @@ fn the_local_policy_keeps_the_source_and_stays_on_the_node() {
     let from_inside = || near.greet("172.18.0.2:30080").ok().filter(|(name, _)| name == "far");
     let (_, source) = c.one.until("from inside the cluster it goes anywhere", from_inside);
     assert_eq!(source.to_string(), near_ip);
+    // At the other node's port, whether or not it has endpoints; one on the client's own node is no exception.
+    let greets = |name: &str| near.greet("172.18.0.3:30080").ok().filter(|seen| seen.0 == name);
+    let (_, source) = c.two.until("endpoints there keep the source", || greets("far"));
+    assert_eq!(source.to_string(), near_ip);
+    c.endpoints("TCP", &[(&near_ip, "one")]);
+    c.two.until("else any endpoint", || greets("near"));
 }
 
 #[test]

@@ -247,13 +247,16 @@ impl Inner {
     }
 }
 
+/// What the names of the pods' links on the node begin with.
+pub const LINK_PREFIX: &str = "pod";
+
 /// The name of the node's side of a sandbox's pair: names have 15 characters, sandbox identifiers more.
 #[must_use]
 pub fn link_name(sandbox: &str) -> String {
     let hash = sandbox
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-    format!("pod{:012x}", hash >> 16)
+    format!("{LINK_PREFIX}{:012x}", hash >> 16)
 }
 
 /// A hardware address that follows from the pod's first address.

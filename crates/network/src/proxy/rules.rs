@@ -5,6 +5,7 @@ use super::layout::{
     REFUSALS, REFUSED, REFUSED_PORTS, REJECT, SERVICES, SOURCES, STICKY, Way, pick_mask,
 };
 use crate::addr::Cidr;
+use crate::link::LINK_PREFIX;
 use crate::nft::expr::{CT_DNAT, CT_INVALID, CT_NEW, Cmp, Ct, DynamicOp, FIB_LOCAL, Meta, Reject};
 use crate::nft::{ChainType, Expr, Family, Hook, HookPoint, Op, Reg, Verdict, chain};
 use std::net::Ipv4Addr;
@@ -251,16 +252,21 @@ impl Layout {
             }
             Kind::Outside => rules.extend([self.mark(true), first]),
             Kind::Preserve { near } => {
-                rules.extend(self.when_from_pods(&first));
+                let anywhere = [self.mark(true), first.clone()].concat();
+                rules.extend(self.when_from_pods(&[&own_pods()[..], &first].concat()));
                 let reg = self.regs().scratch;
-                let mut from_node = vec![
+                let from_node = [
                     Expr::FibSourceType { to: reg },
                     Expr::Cmp { op: Cmp::Eq, reg, value: FIB_LOCAL.to_ne_bytes().to_vec() },
                 ];
-                from_node.extend(self.mark(true));
-                from_node.extend(first);
-                rules.push(from_node);
-                rules.push(if near { self.choose(way(true)) } else { vec![Expr::Verdict(Verdict::Drop)] });
+                rules.push([&from_node[..], &anywhere].concat());
+                if near {
+                    rules.push(self.choose(way(true)));
+                } else {
+                    // Other nodes' pods too reach what is not here, but the replies must come back this way.
+                    rules.extend(self.when_from_pods(&anywhere));
+                    rules.push(vec![Expr::Verdict(Verdict::Drop)]);
+                }
             }
         }
         rules
@@ -321,6 +327,12 @@ impl Layout {
         rules.extend(choices(&settle));
         rules
     }
+}
+
+/// Whether a packet comes from a pod of this node, by the name of the link.
+fn own_pods() -> [Expr; 2] {
+    let reg = Reg(8);
+    [Expr::Meta { key: Meta::IifName, to: reg }, Expr::Cmp { op: Cmp::Eq, reg, value: LINK_PREFIX.into() }]
 }
 
 fn reject_rules() -> Vec<Vec<Expr>> {
