@@ -132,6 +132,13 @@ impl Error {
         Self { kind: ErrorType::Invalid, path: path.clone(), value: show(value), detail: detail.into() }
     }
 
+    /// A fault of a thing as a whole, whose value is not told.
+    #[must_use]
+    pub fn untold(path: &Path, detail: impl Into<String>) -> Self {
+        let (kind, value) = (ErrorType::Invalid, String::new());
+        Self { kind, path: path.clone(), value, detail: detail.into() }
+    }
+
     #[must_use]
     pub fn forbidden(path: &Path, detail: impl Into<String>) -> Self {
         Self { kind: ErrorType::Forbidden, path: path.clone(), value: String::new(), detail: detail.into() }

@@ -2,7 +2,7 @@
 
 use super::check::{self, Check};
 use super::fill::{items, str_of};
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed, internal, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::networking::v1::{IPAddress, ServiceCIDR};
 use std::sync::Arc;
@@ -12,7 +12,9 @@ pub fn ip_address() -> Arc<dyn Behaviour> {
         validate: validate_address,
         validate_update: |_, new, old| {
             let mut errors = Errors::new();
-            errors.unchanged(&Path::new("spec").child("parentRef"), &new.spec, &old.spec);
+            let (now, was) = (&new.spec.parent_ref, &old.spec.parent_ref);
+            let form = internal::ADDRESS_PARENT;
+            check::kept(&mut errors, &Path::new("spec").child("parentRef"), now, was, form);
             errors
         },
         check_name: |name, _| names::ip(name),
@@ -31,14 +33,7 @@ pub fn service_cidr() -> Arc<dyn Behaviour> {
         prepare_subresource: |_, new, old| new.spec.clone_from(&old.spec),
         validate: validate_cidrs,
         validate_update: |subresource, new, old| {
-            let mut errors = Errors::new();
-            let list = |c: &ServiceCIDR| c.spec.as_ref().and_then(|s| s.cidrs.clone()).unwrap_or_default();
-            let (now, was) = (list(new), list(old));
-            if subresource.is_empty() && !(was.len() == 1 && now.len() == 2 && now[0] == was[0]) {
-                errors.unchanged(&Path::new("spec").child("cidrs"), &now, &was);
-            }
-            errors.extend(validate_cidrs(new));
-            errors
+            if subresource.is_empty() { validate_new_cidrs(new, old) } else { vec![] }
         },
         check_name: names::subdomain_name,
         ..Default::default()
@@ -69,22 +64,50 @@ fn validate_address(address: &IPAddress) -> Errors {
     errors
 }
 
+fn cidrs(cidr: &ServiceCIDR) -> &[String] {
+    cidr.spec.as_ref().map_or(&[], |s| items(&s.cidrs))
+}
+
+/// Networks stay; one of the other family may join the first.
+fn validate_new_cidrs(new: &ServiceCIDR, old: &ServiceCIDR) -> Errors {
+    let mut errors = Errors::new();
+    let path = Path::new("spec").child("cidrs");
+    let (now, was) = (cidrs(new), cidrs(old));
+    let joins = was.len() == 1 && now.len() == 2;
+    if now.len() != was.len() && !joins {
+        errors.invalid(&path, now, check::IMMUTABLE);
+        return errors;
+    }
+    for (i, (now, was)) in now.iter().zip(was).enumerate() {
+        errors.unchanged(&path.index(i), now, was);
+    }
+    if joins {
+        errors.extend(validate_cidrs(new));
+    }
+    errors
+}
+
 fn validate_cidrs(cidr: &ServiceCIDR) -> Errors {
     let mut errors = Errors::new();
     let path = Path::new("spec").child("cidrs");
-    let list = cidr.spec.as_ref().map_or(&[][..], |s| items(&s.cidrs));
+    let list = cidrs(cidr);
     if list.is_empty() {
         errors.push(Error::required(&path, "at least one CIDR required"));
+        return errors;
     }
     if list.len() > 2 {
-        errors.invalid(&path, list, "may only hold up to 2 values");
-    }
-    let texts: Vec<&str> = list.iter().map(String::as_str).collect();
-    if list.len() == 2 && !check::dual_stack(&texts) {
-        errors.invalid(&path, list, "may specify no more than one IP for each IP family");
+        let value = internal::show(&cidr.spec, internal::SERVICE_CIDR);
+        errors.push(Error::invalid(&path, "", "may only hold up to 2 values").showing(value));
+        return errors;
     }
     for (i, text) in list.iter().enumerate() {
         errors.faults(&path.index(i), text, names::cidr(text));
+    }
+    let texts: Vec<&str> = list.iter().map(String::as_str).collect();
+    let readable = list.iter().all(|text| text.contains('/'));
+    if list.len() == 2 && readable && !check::dual_stack(&texts) {
+        let text = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        errors.invalid(&path, list, text);
     }
     errors
 }

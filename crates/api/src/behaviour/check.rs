@@ -1,6 +1,7 @@
 //! Words that validation is written in: the faults that many fields share, added to a list.
 
 use super::fill::{Resources, str_of};
+use super::internal::{self, Form};
 use super::names;
 use crate::field::{Error, Errors, Path};
 use crate::quantity::Quantity;
@@ -76,6 +77,13 @@ impl Check for Errors {
         if !super::fill::same(new, old) {
             self.push(Error::invalid(path, new, IMMUTABLE));
         }
+    }
+}
+
+/// As [`Check::unchanged`], for a structure that is shown in its internal form.
+pub fn kept<T: Serialize + PartialEq>(errors: &mut Errors, path: &Path, new: &T, old: &T, form: &Form) {
+    if !super::fill::same(new, old) {
+        errors.push(Error::invalid(path, "", IMMUTABLE).showing(internal::show(new, form)));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::check::{self, Check};
 use super::fill::{self, items, items_mut, str_of, value};
-use super::{Behaviour, Typed, meta, names};
+use super::{Behaviour, Typed, address_warnings, meta, names};
 use crate::field::{Error, Errors, Path};
 use crate::meta::ObjectMeta;
 use crate::types::discovery::v1::{Endpoint, EndpointHints, EndpointPort, EndpointSlice};
@@ -26,9 +26,31 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
             errors.unchanged(&Path::new("addressType"), &new.address_type, &old.address_type);
             errors
         },
+        warnings: |slice, _| warnings(slice),
         check_name: names::subdomain_name,
         ..Default::default()
     })
+}
+
+const MANAGER: &str = "endpointslice.kubernetes.io/managed-by";
+/// Controllers whose slices have good addresses, whatever they were made of.
+const CAREFUL: [&str; 2] = ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
+
+fn warnings(slice: &EndpointSlice) -> Vec<String> {
+    let mut list = vec![];
+    if slice.address_type == "FQDN" {
+        list.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
+    }
+    let manager = slice.metadata.labels.as_ref().and_then(|l| l.get(MANAGER));
+    if manager.is_some_and(|m| CAREFUL.contains(&m.as_str())) {
+        return list;
+    }
+    for (i, endpoint) in items(&slice.endpoints).iter().enumerate() {
+        let path = Path::new("endpoints").index(i).child("addresses");
+        let addresses = endpoint.addresses.iter().enumerate();
+        list.extend(addresses.filter_map(|(j, ip)| address_warnings::ip(&path.index(j), ip)));
+    }
+    list
 }
 
 fn default(slice: &mut EndpointSlice) {
@@ -102,9 +124,10 @@ fn validate_address(errors: &mut Errors, path: &Path, address: &str, kind: &str)
         "IPv4" | "IPv6" => {
             if !faults.is_empty() {
                 errors.faults(path, address, faults);
-            } else if six != (kind == "IPv6") {
-                errors.invalid(path, address, &format!("must be a valid {kind} address"));
             } else {
+                if six != (kind == "IPv6") {
+                    errors.invalid(path, address, &format!("must be a valid {kind} address"));
+                }
                 check::endpoint_ip(errors, path, address);
             }
         }

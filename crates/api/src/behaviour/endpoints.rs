@@ -2,7 +2,7 @@
 
 use super::check::{self, Check};
 use super::fill::{self, is_empty, items, items_mut, str_of, text};
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed, address_warnings, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::core::v1::{EndpointAddress, EndpointPort, Endpoints};
 use std::sync::Arc;
@@ -15,12 +15,33 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         validate_update: |_, new, old| {
             if fill::same(&new.subsets, &old.subsets) { vec![] } else { validate(new) }
         },
-        warnings: |_, _| {
-            vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
-        },
+        warnings: |endpoints, _| warnings(endpoints),
         check_name: names::subdomain_name,
         ..Default::default()
     })
+}
+
+/// Both marks of the endpoints that the controller made, whose addresses are good.
+const CONTROLLER: (&str, &str) = ("endpoints.kubernetes.io/managed-by", "endpoint-controller");
+
+fn warnings(endpoints: &Endpoints) -> Vec<String> {
+    let mut list =
+        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()];
+    let manager = endpoints.metadata.labels.as_ref().and_then(|l| l.get(CONTROLLER.0));
+    if manager.is_some_and(|m| m == CONTROLLER.1) {
+        return list;
+    }
+    for (i, subset) in items(&endpoints.subsets).iter().enumerate() {
+        let path = Path::new("subsets").index(i);
+        for (field, addresses) in
+            [("addresses", &subset.addresses), ("notReadyAddresses", &subset.not_ready_addresses)]
+        {
+            for (j, address) in items(addresses).iter().enumerate() {
+                list.extend(address_warnings::ip(&path.child(field).index(j).child("ip"), &address.ip));
+            }
+        }
+    }
+    list
 }
 
 fn default(endpoints: &mut Endpoints) {

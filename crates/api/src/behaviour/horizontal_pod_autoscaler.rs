@@ -1,8 +1,8 @@
 //! HorizontalPodAutoscalers.
 
 use super::check::{self, Check};
-use super::fill::{items, value};
-use super::{Behaviour, Typed, names};
+use super::fill::{items, str_of, value};
+use super::{Behaviour, Typed, names, resources};
 use crate::catalogue::autoscaling::{to_v1, to_v2};
 use crate::field::{Error, Errors, Path};
 use crate::quantity::Quantity;
@@ -11,7 +11,6 @@ use crate::types::autoscaling::v2::{
     CrossVersionObjectReference, HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscaler,
     MetricIdentifier, MetricSpec, MetricTarget, ResourceMetricSource,
 };
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as QuantityText;
 use std::sync::Arc;
 
 /// Processor use that is aimed at when nothing is said, in percent of the request.
@@ -23,10 +22,8 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         prepare_create: |hpa| hpa.status = Some(Default::default()),
         prepare_update: |new, old| new.status.clone_from(&old.status),
         prepare_subresource: |_, new, old| new.spec.clone_from(&old.spec),
-        validate,
-        validate_update: |subresource, new, _| {
-            if subresource == "status" { validate_status(new) } else { validate(new) }
-        },
+        validate: |hpa| validate(hpa, None),
+        validate_update,
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -45,10 +42,9 @@ pub fn old_behaviour() -> Arc<dyn Behaviour> {
             let was = to_v2(was.clone());
             *old = through(old, |new| new.spec.clone_from(&was.spec));
         },
-        validate: |old| validate(&to_v2(old.clone())),
-        validate_update: |subresource, old, _| {
-            let new = to_v2(old.clone());
-            if subresource == "status" { validate_status(&new) } else { validate(&new) }
+        validate: |old| validate(&to_v2(old.clone()), None),
+        validate_update: |subresource, old, was| {
+            validate_update(subresource, &to_v2(old.clone()), &to_v2(was.clone()))
         },
         check_name: names::subdomain_name,
         ..Default::default()
@@ -109,7 +105,37 @@ const WINDOW: i32 = 3600;
 /// Longest period of a scaling policy, in seconds.
 const PERIOD: i32 = 1800;
 
-fn validate(hpa: &HorizontalPodAutoscaler) -> Errors {
+fn validate_update(
+    subresource: &str,
+    new: &HorizontalPodAutoscaler,
+    old: &HorizontalPodAutoscaler,
+) -> Errors {
+    if subresource == "status" { validate_status(new) } else { validate(new, Some(old)) }
+}
+
+/// What the version of a referenced kind must be.
+#[derive(Clone, Copy, PartialEq)]
+enum Version {
+    /// Anything, since it was accepted once.
+    Any,
+    Readable,
+    /// Readable and of a named group.
+    Grouped,
+}
+
+/// The one kind of the core group that can be scaled has no group.
+fn version_of(target: &CrossVersionObjectReference, old: Option<&HorizontalPodAutoscaler>) -> Version {
+    let was = old.map(|old| &old.spec.scale_target_ref);
+    match target.kind.as_str() {
+        _ if was.is_some_and(|was| was.kind == target.kind && was.api_version == target.api_version) => {
+            Version::Any
+        }
+        "ReplicationController" => Version::Readable,
+        _ => Version::Grouped,
+    }
+}
+
+fn validate(hpa: &HorizontalPodAutoscaler, old: Option<&HorizontalPodAutoscaler>) -> Errors {
     let mut errors = Errors::new();
     let (path, spec) = (Path::new("spec"), &hpa.spec);
     let min = spec.min_replicas;
@@ -123,7 +149,8 @@ fn validate(hpa: &HorizontalPodAutoscaler) -> Errors {
     if min.is_some_and(|min| spec.max_replicas < min) {
         errors.invalid(&at, &spec.max_replicas, "must be greater than or equal to `minReplicas`");
     }
-    reference(&mut errors, &path.child("scaleTargetRef"), &spec.scale_target_ref);
+    let target = &spec.scale_target_ref;
+    reference(&mut errors, &path.child("scaleTargetRef"), target, version_of(target, old));
     for (i, one) in items(&spec.metrics).iter().enumerate() {
         metric(&mut errors, &path.child("metrics").index(i), one);
     }
@@ -138,11 +165,19 @@ fn validate(hpa: &HorizontalPodAutoscaler) -> Errors {
     errors
 }
 
-fn reference(errors: &mut Errors, path: &Path, target: &CrossVersionObjectReference) {
+fn reference(errors: &mut Errors, path: &Path, target: &CrossVersionObjectReference, version: Version) {
     for (field, value) in [("kind", &target.kind), ("name", &target.name)] {
         if errors.required(&path.child(field), value) {
             errors.faults(&path.child(field), value, names::path_segment(value));
         }
+    }
+    let (path, given) = (path.child("apiVersion"), str_of(&target.api_version));
+    match given.matches('/').count() {
+        _ if version == Version::Any => {}
+        0 | 1 if version == Version::Readable => {}
+        1 if !given.starts_with('/') => {}
+        0 | 1 => errors.invalid(&path, given, "apiVersion must specify API group"),
+        _ => errors.invalid(&path, given, &format!("unexpected GroupVersion string: {given}")),
     }
 }
 
@@ -170,7 +205,9 @@ fn metric(errors: &mut Errors, path: &Path, spec: &MetricSpec) {
         source(errors, &path.child(first), spec, first);
     }
     let expected = field_of(&spec.type_);
-    if !present.contains(&expected.as_str()) {
+    if !TYPES.contains(&spec.type_.as_str()) {
+        errors.one_of(&kind, &spec.type_, &TYPES);
+    } else if !present.contains(&expected.as_str()) {
         let text = "must populate information for the given metric source";
         errors.push(Error::required(&path.child(&expected), text));
     }
@@ -183,13 +220,14 @@ fn metric(errors: &mut Errors, path: &Path, spec: &MetricSpec) {
 
 fn source(errors: &mut Errors, path: &Path, spec: &MetricSpec, field: &str) {
     const EITHER: &str = "must set either a target value for metric or a per-pod target";
+    const EITHER_OF_OBJECT: &str = "must set either a target value or averageValue";
     let at = path.child("target");
     if let Some(s) = spec.object.as_ref().filter(|_| field == "object") {
-        reference(errors, &path.child("describedObject"), &s.described_object);
+        reference(errors, &path.child("describedObject"), &s.described_object, Version::Readable);
         identifier(errors, &path.child("metric"), &s.metric);
         target(errors, &at, &s.target);
         if s.target.value.is_none() && s.target.average_value.is_none() {
-            errors.push(Error::required(&at.child("averageValue"), EITHER));
+            errors.push(Error::required(&at.child("averageValue"), EITHER_OF_OBJECT));
         }
     } else if let Some(s) = spec.external.as_ref().filter(|_| field == "external") {
         identifier(errors, &path.child("metric"), &s.metric);
@@ -205,27 +243,36 @@ fn source(errors: &mut Errors, path: &Path, spec: &MetricSpec, field: &str) {
     } else if let Some(s) = spec.pods.as_ref().filter(|_| field == "pods") {
         identifier(errors, &path.child("metric"), &s.metric);
         target(errors, &at, &s.target);
-        let positive = |q: &QuantityText| Quantity::of(q).is_ok_and(|q| q.signum() == 1);
-        if !s.target.average_value.as_ref().is_some_and(positive) {
+        if s.target.average_value.is_none() {
             let text = "must specify a positive target averageValue";
             errors.push(Error::required(&at.child("averageValue"), text));
         }
     } else if let Some(s) = spec.resource.as_ref().filter(|_| field == "resource") {
-        resource(errors, path, &s.name, &s.target);
+        resource_name(errors, &path.child("name"), &s.name);
+        resource_target(errors, &at, &s.target);
     } else if let Some(s) = spec.container_resource.as_ref().filter(|_| field == "containerResource") {
-        if s.container.is_empty() {
-            errors.push(Error::required(&path.child("container"), "must specify a container"));
+        resource_name(errors, &path.child("name"), &s.name);
+        if !s.name.is_empty() {
+            resources::container_name(errors, &path.child("name"), &s.name);
         }
-        resource(errors, path, &s.name, &s.target);
+        let at = path.child("container");
+        if s.container.is_empty() {
+            errors.push(Error::required(&at, "must specify a container"));
+        } else {
+            errors.faults(&at, &s.container, names::dns1123_label(&s.container));
+        }
+        resource_target(errors, &path.child("target"), &s.target);
     }
 }
 
-fn resource(errors: &mut Errors, path: &Path, name: &str, wanted: &MetricTarget) {
+fn resource_name(errors: &mut Errors, path: &Path, name: &str) {
     if name.is_empty() {
-        errors.push(Error::required(&path.child("name"), "must specify a resource name"));
+        errors.push(Error::required(path, "must specify a resource name"));
     }
-    let path = path.child("target");
-    target(errors, &path, wanted);
+}
+
+fn resource_target(errors: &mut Errors, path: &Path, wanted: &MetricTarget) {
+    target(errors, path, wanted);
     match (&wanted.average_utilization, &wanted.average_value) {
         (None, None) => errors.push(Error::required(
             &path.child("averageUtilization"),

@@ -6,7 +6,8 @@ use super::{Behaviour, Typed, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::core::v1::TypedLocalObjectReference;
 use crate::types::networking::v1::{
-    HTTPIngressPath, Ingress, IngressBackend, IngressServiceBackend, IngressSpec, IngressStatus, IngressTLS,
+    HTTPIngressPath, Ingress, IngressBackend, IngressLoadBalancerIngress, IngressServiceBackend, IngressSpec,
+    IngressStatus, IngressTLS,
 };
 use std::sync::Arc;
 
@@ -55,8 +56,8 @@ fn validate(ingress: &Ingress) -> Errors {
     errors
 }
 
-fn validate_update(subresource: &str, new: &Ingress, _: &Ingress) -> Errors {
-    if subresource == "status" { validate_status(new) } else { validate_spec(new) }
+fn validate_update(subresource: &str, new: &Ingress, old: &Ingress) -> Errors {
+    if subresource == "status" { validate_status(new, old) } else { validate_spec(new) }
 }
 
 fn validate_spec(ingress: &Ingress) -> Errors {
@@ -96,7 +97,7 @@ fn validate_spec(ingress: &Ingress) -> Errors {
 }
 
 fn host(errors: &mut Errors, path: &Path, host: &str) {
-    if host.parse::<std::net::IpAddr>().is_ok() {
+    if names::sloppy_ip(host).is_some() {
         errors.invalid(path, host, "must be a DNS name, not an IP address");
     }
     errors.faults(path, host, host_faults(host));
@@ -184,19 +185,26 @@ fn validate_tls(errors: &mut Errors, path: &Path, tls: &IngressTLS) {
     }
 }
 
-fn validate_status(ingress: &Ingress) -> Errors {
+/// Where the traffic of an ingress comes in.
+fn entries(ingress: &Ingress) -> &[IngressLoadBalancerIngress] {
+    let balancer = ingress.status.as_ref().and_then(|s| s.load_balancer.as_ref());
+    balancer.map_or(&[], |b| items(&b.ingress))
+}
+
+/// Addresses that were accepted once stay acceptable.
+fn validate_status(ingress: &Ingress, old: &Ingress) -> Errors {
     let mut errors = Errors::new();
-    let balancer = ingress.status.as_ref().and_then(|s| s.load_balancer.clone()).unwrap_or_default();
-    for (i, entry) in items(&balancer.ingress).iter().enumerate() {
+    for (i, entry) in entries(ingress).iter().enumerate() {
         let path = Path::new("status").child("loadBalancer").child("ingress").index(i);
         if !is_empty(&entry.ip) {
             let ip = str_of(&entry.ip);
-            errors.faults(&path.child("ip"), ip, names::ip(ip));
+            let known = entries(old).iter().any(|e| e.ip == entry.ip);
+            errors.faults(&path.child("ip"), ip, if known { vec![] } else { names::ip(ip) });
         }
         if !is_empty(&entry.hostname) {
             let name = str_of(&entry.hostname);
             errors.faults(&path.child("hostname"), name, names::dns1123_subdomain(name));
-            if name.parse::<std::net::IpAddr>().is_ok() {
+            if names::sloppy_ip(name).is_some() {
                 errors.invalid(&path.child("hostname"), name, "must be a DNS name, not an IP address");
             }
         }

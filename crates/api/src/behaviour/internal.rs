@@ -74,6 +74,49 @@ pub static NODE_ADDRESS: &Form = &[("type", "Type", Text), ("address", "Address"
 static SCOPE: &Form =
     &[("scopeName", "ScopeName", Text), ("operator", "Operator", Text), ("values", "Values", Null)];
 pub static SCOPE_SELECTOR: &Form = &[("matchExpressions", "MatchExpressions", List(SCOPE))];
+pub static TOLERATION: &Form = &[
+    ("key", "Key", Text),
+    ("operator", "Operator", Text),
+    ("value", "Value", Text),
+    ("effect", "Effect", Text),
+    ("tolerationSeconds", "TolerationSeconds", Null),
+];
+pub static BUDGET: &Form = &[
+    ("minAvailable", "MinAvailable", Null),
+    ("selector", "Selector", Null),
+    ("maxUnavailable", "MaxUnavailable", Null),
+    ("unhealthyPodEvictionPolicy", "UnhealthyPodEvictionPolicy", Null),
+];
+pub static ADDRESS_PARENT: &Form = &[
+    ("group", "Group", Text),
+    ("resource", "Resource", Text),
+    ("namespace", "Namespace", Text),
+    ("name", "Name", Text),
+];
+pub static SERVICE_CIDR: &Form = &[("cidrs", "CIDRs", Null)];
+static ALLOCATABLE: &Form = &[("count", "Count", Null)];
+pub static CSI_NODE_DRIVER: &Form = &[
+    ("name", "Name", Text),
+    ("nodeID", "NodeID", Text),
+    ("topologyKeys", "TopologyKeys", Null),
+    ("allocatable", "Allocatable", Struct(ALLOCATABLE)),
+];
+static ATTACHED: &Form =
+    &[("persistentVolumeName", "PersistentVolumeName", Null), ("inlineVolumeSpec", "InlineVolumeSpec", Null)];
+pub static ATTACHMENT: &Form =
+    &[("attacher", "Attacher", Text), ("source", "Source", Struct(ATTACHED)), ("nodeName", "NodeName", Text)];
+static SUCCESS_RULE: &Form =
+    &[("succeededIndexes", "SucceededIndexes", Null), ("succeededCount", "SucceededCount", Null)];
+pub static SUCCESS_POLICY: &Form = &[("rules", "Rules", List(SUCCESS_RULE))];
+static EXIT_CODES: &Form =
+    &[("containerName", "ContainerName", Null), ("operator", "Operator", Text), ("values", "Values", Null)];
+static POD_CONDITION: &Form = &[("type", "Type", Text), ("status", "Status", Text)];
+static FAILURE_RULE: &Form = &[
+    ("action", "Action", Text),
+    ("onExitCodes", "OnExitCodes", Struct(EXIT_CODES)),
+    ("onPodConditions", "OnPodConditions", List(POD_CONDITION)),
+];
+pub static FAILURE_POLICY: &Form = &[("rules", "Rules", List(FAILURE_RULE))];
 pub static SERVICE_PORT: &Form = &[
     ("name", "Name", Text),
     ("protocol", "Protocol", Text),

@@ -37,6 +37,7 @@ mod limit_range;
 pub mod namespace;
 mod network_policy;
 mod node;
+mod pem;
 mod persistent_volume;
 mod persistent_volume_claim;
 pub mod pod;

@@ -2,7 +2,7 @@
 
 use super::check::{self, Check};
 use super::fill::{self, items, items_mut, value};
-use super::{Behaviour, Typed, names, selector};
+use super::{Behaviour, Typed, address_warnings, names, selector};
 use crate::field::{Error, Errors, Path};
 use crate::types::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
@@ -20,7 +20,13 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
         },
         validate: |policy| validate(policy, &[]),
         // Networks that were accepted once stay acceptable.
-        validate_update: |_, new, old| validate(new, &networks(old)),
+        validate_update: |_, new, old| {
+            let known: Vec<String> = networks(old).into_iter().map(|(_, cidr)| cidr).collect();
+            validate(new, &known)
+        },
+        warnings: |policy, _| {
+            networks(policy).iter().flat_map(|(path, cidr)| address_warnings::cidr(path, cidr)).collect()
+        },
         check_name: names::subdomain_name,
         ..Default::default()
     })
@@ -43,13 +49,26 @@ fn default(policy: &mut NetworkPolicy) {
     }
 }
 
-/// Every network that a policy names.
-fn networks(policy: &NetworkPolicy) -> Vec<String> {
+/// Every network that a policy names, and where.
+fn networks(policy: &NetworkPolicy) -> Vec<(Path, String)> {
     let Some(spec) = &policy.spec else { return vec![] };
-    let ingress = items(&spec.ingress).iter().flat_map(|r| items(&r.from));
-    let egress = items(&spec.egress).iter().flat_map(|r| items(&r.to));
-    let blocks = ingress.chain(egress).filter_map(|peer| peer.ip_block.as_ref());
-    blocks.flat_map(|b| std::iter::once(&b.cidr).chain(items(&b.except))).cloned().collect()
+    let path = Path::new("spec");
+    let rule = |direction: &str, i| path.child(direction).index(i);
+    let ingress = items(&spec.ingress).iter().enumerate();
+    let ingress = ingress.map(|(i, r)| (rule("ingress", i).child("from"), items(&r.from)));
+    let egress = items(&spec.egress).iter().enumerate();
+    let egress = egress.map(|(i, r)| (rule("egress", i).child("to"), items(&r.to)));
+    let mut list = vec![];
+    for (path, peers) in ingress.chain(egress) {
+        for (i, peer) in peers.iter().enumerate() {
+            let Some(block) = &peer.ip_block else { continue };
+            let path = path.index(i).child("ipBlock");
+            list.push((path.child("cidr"), block.cidr.clone()));
+            let excepted = items(&block.except).iter().enumerate();
+            list.extend(excepted.map(|(i, cidr)| (path.child("except").index(i), cidr.clone())));
+        }
+    }
+    list
 }
 
 fn validate(policy: &NetworkPolicy, known: &[String]) -> Errors {
@@ -164,7 +183,7 @@ impl Network {
 fn network(text: &str) -> Option<Network> {
     let (address, bits) = text.split_once('/')?;
     let bits = bits.parse().ok()?;
-    let (number, width) = match address.parse().ok()? {
+    let (number, width) = match names::sloppy_ip(address)? {
         std::net::IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32),
         std::net::IpAddr::V6(v6) => (u128::from(v6), 128),
     };

@@ -3,8 +3,8 @@
 use super::check::Check;
 use super::fill;
 use super::workload::{self, counts};
-use super::{Behaviour, Typed, names, selector};
-use crate::field::{Errors, Path};
+use super::{Behaviour, Typed, internal, names, selector};
+use crate::field::{Error, Errors, Path};
 use crate::types::policy::v1::PodDisruptionBudget;
 use std::sync::Arc;
 
@@ -38,7 +38,8 @@ fn validate(budget: &PodDisruptionBudget) -> Errors {
     let Some(spec) = &budget.spec else { return errors };
     let path = Path::new("spec");
     if spec.min_available.is_some() && spec.max_unavailable.is_some() {
-        errors.invalid(&path, spec, "minAvailable and maxUnavailable cannot be both set");
+        let text = "minAvailable and maxUnavailable cannot be both set";
+        errors.push(Error::invalid(&path, "", text).showing(internal::show(spec, internal::BUDGET)));
     }
     for (field, value) in [("minAvailable", &spec.min_available), ("maxUnavailable", &spec.max_unavailable)] {
         if let Some(value) = value {

@@ -137,13 +137,7 @@ fn validate_subject(errors: &mut Errors, path: &Path, subject: &Subject, namespa
                 errors.push(Error::required(&path.child("namespace"), ""));
             }
         }
-        kind @ ("User" | "Group") => {
-            if !named {
-                let text = format!("{} name cannot be empty", kind.to_lowercase());
-                errors.invalid(&name, &subject.name, &text);
-            }
-            errors.one_of(&path.child("apiGroup"), group, &[GROUP]);
-        }
+        "User" | "Group" => errors.one_of(&path.child("apiGroup"), group, &[GROUP]),
         other => errors.one_of(&path.child("kind"), other, &["ServiceAccount", "User", "Group"]),
     }
 }

@@ -1,8 +1,8 @@
 //! RuntimeClasses.
 
 use super::check::Check;
-use super::pod_spec::{requirements, tolerations};
-use super::{Behaviour, Typed, fill, meta, names};
+use super::pod_spec::{requirements, tolerations, warnings};
+use super::{Behaviour, Typed, fill, internal, meta, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::core::v1::Toleration;
 use crate::types::node::v1::{RuntimeClass, Scheduling};
@@ -21,6 +21,14 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
             let mut errors = Errors::new();
             errors.unchanged(&Path::new("handler"), &new.handler, &old.handler);
             errors
+        },
+        warnings: |class, _| {
+            let path = Path::new("scheduling").child("nodeSelector");
+            let selector = class.scheduling.as_ref().and_then(|s| s.node_selector.as_ref());
+            let keys = selector.into_iter().flat_map(|s| s.keys());
+            keys.filter_map(|key| warnings::old_node_label(key))
+                .map(|text| format!("{path}: {text}"))
+                .collect()
         },
         check_name: names::subdomain_name,
         ..Default::default()
@@ -48,7 +56,8 @@ fn validate_scheduling(errors: &mut Errors, path: &Path, scheduling: &Scheduling
     tolerations(errors, &path, given);
     for (i, toleration) in given.iter().enumerate() {
         if given[..i].contains(toleration) {
-            errors.push(Error::duplicate(&path.index(i), toleration));
+            let value = internal::show(toleration, internal::TOLERATION);
+            errors.push(Error::duplicate(&path.index(i), "").showing(value));
         }
     }
 }

@@ -3,11 +3,12 @@
 use super::check::{self, Check};
 use super::fill::{self, items, restore_metadata, str_of, value};
 use super::pod_spec::{sources, topology_key_requirement};
-use super::{Behaviour, Typed, names, persistent_volume, selector};
+use super::{Behaviour, Typed, internal, names, persistent_volume, selector};
 use crate::field::{Error, Errors, Path};
+use crate::types::core::v1::TopologySelectorTerm;
 use crate::types::storage::v1::{
     CSIDriver, CSINode, CSINodeDriver, CSIStorageCapacity, StorageClass, VolumeAttachment,
-    VolumeAttributesClass,
+    VolumeAttachmentStatus, VolumeAttributesClass,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,10 +39,10 @@ pub fn csi_driver() -> Arc<dyn Behaviour> {
             let mut errors = validate_driver(new);
             let path = Path::new("spec");
             let (now, was) = (&new.spec, &old.spec);
-            errors.unchanged(&path.child("attachRequired"), &now.attach_required, &was.attach_required);
-            let modes = |list: &Option<Vec<String>>| items(list).iter().cloned().collect::<BTreeSet<_>>();
-            let (now, was) = (modes(&now.volume_lifecycle_modes), modes(&was.volume_lifecycle_modes));
-            errors.unchanged(&path.child("volumeLifecycleModes"), &now, &was);
+            // The original calls the first field by another name.
+            errors.unchanged(&path.child("attachedRequired"), &now.attach_required, &was.attach_required);
+            let (now, was) = (&now.volume_lifecycle_modes, &was.volume_lifecycle_modes);
+            errors.unchanged(&path.child("volumeLifecycleModes"), now, was);
             errors
         },
         check_name: names::subdomain_name,
@@ -100,10 +101,14 @@ pub fn volume_attachment() -> Arc<dyn Behaviour> {
             new.spec = old.spec.clone();
             restore_metadata(&mut new.metadata, &old.metadata);
         },
-        validate: validate_attachment,
+        validate: |attachment| {
+            let mut errors = validate_attachment(attachment);
+            validate_new_attachment(&mut errors, attachment);
+            errors
+        },
         validate_update: |_, new, old| {
             let mut errors = validate_attachment(new);
-            errors.unchanged(&Path::new("spec"), &new.spec, &old.spec);
+            check::kept(&mut errors, &Path::new("spec"), &new.spec, &old.spec, internal::ATTACHMENT);
             errors
         },
         check_name: names::subdomain_name,
@@ -122,6 +127,7 @@ pub fn volume_attributes_class() -> Arc<dyn Behaviour> {
             if !fill::same(&new.parameters, &old.parameters) {
                 errors.forbidden(&Path::new("parameters"), "updates to parameters are forbidden.");
             }
+            errors.extend(validate_attributes(new));
             errors
         },
         check_name: names::subdomain_name,
@@ -134,7 +140,7 @@ const PARAMETERS: usize = 512;
 /// Size of all parameters of a class together, in bytes.
 const PARAMETERS_SIZE: usize = 256 << 10;
 /// Length of what a driver calls a node, in bytes.
-const NODE_ID: usize = 192;
+const NODE_ID: usize = 256;
 
 fn provisioner(errors: &mut Errors, path: &Path, name: &str) {
     if errors.required(path, name) {
@@ -160,30 +166,41 @@ fn validate_class(class: &StorageClass) -> Errors {
     let mut errors = Errors::new();
     provisioner(&mut errors, &Path::new("provisioner"), &class.provisioner);
     parameters(&mut errors, &Path::new("parameters"), class.parameters.as_ref());
-    if let Some(policy) = &class.reclaim_policy {
+    if let Some(policy) = class.reclaim_policy.as_ref().filter(|p| !p.is_empty()) {
         errors.one_of(&Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
     }
-    errors.required_one_of(
-        &Path::new("volumeBindingMode"),
-        str_of(&class.volume_binding_mode),
-        &["Immediate", "WaitForFirstConsumer"],
-    );
+    let modes = ["Immediate", "WaitForFirstConsumer"];
+    errors.one_of(&Path::new("volumeBindingMode"), str_of(&class.volume_binding_mode), &modes);
+    topologies(&mut errors, class);
+    errors
+}
+
+/// A term that says nothing is its own duplicate.
+fn topologies(errors: &mut Errors, class: &StorageClass) {
+    let said = |term: &TopologySelectorTerm| {
+        let mut keys = BTreeMap::new();
+        for requirement in items(&term.match_label_expressions) {
+            let values: BTreeSet<String> = requirement.values.iter().cloned().collect();
+            keys.entry(requirement.key.clone()).or_insert(values);
+        }
+        keys
+    };
     let terms = items(&class.allowed_topologies);
     for (i, term) in terms.iter().enumerate() {
         let path = Path::new("allowedTopologies").index(i).child("matchLabelExpressions");
         let expressions = items(&term.match_label_expressions);
         for (j, requirement) in expressions.iter().enumerate() {
             let path = path.index(j);
-            topology_key_requirement(&mut errors, &path, &requirement.key, &requirement.values);
+            topology_key_requirement(errors, &path, &requirement.key, &requirement.values);
             if expressions[..j].iter().any(|r| r.key == requirement.key) {
                 errors.push(Error::duplicate(&path.child("key"), &requirement.key));
             }
         }
-        if terms[..i].contains(term) {
+        let says = said(term);
+        if says.is_empty() || terms[..i].iter().any(|other| said(other) == says) {
             errors.push(Error::duplicate(&path, ""));
         }
     }
-    errors
 }
 
 fn validate_class_update(_: &str, new: &StorageClass, old: &StorageClass) -> Errors {
@@ -214,25 +231,15 @@ fn validate_attributes(class: &VolumeAttributesClass) -> Errors {
 
 fn validate_driver(driver: &CSIDriver) -> Errors {
     let mut errors = Errors::new();
-    let name = Path::new("metadata").child("name");
-    let driver_name = str_of(&driver.metadata.name);
-    if driver_name.len() > 63 {
-        errors.push(Error::too_long(&name, 63));
-    }
     let (path, spec) = (Path::new("spec"), &driver.spec);
-    errors.required_one_of(
-        &path.child("fsGroupPolicy"),
-        str_of(&spec.fs_group_policy),
-        &["File", "None", "ReadWriteOnceWithFSType"],
-    );
-    for mode in items(&spec.volume_lifecycle_modes) {
-        errors.one_of(&path.child("volumeLifecycleModes"), mode, &["Ephemeral", "Persistent"]);
-    }
+    let policies = ["File", "None", "ReadWriteOnceWithFSType"];
+    errors.one_of(&path.child("fsGroupPolicy"), str_of(&spec.fs_group_policy), &policies);
     let mut seen = BTreeSet::new();
     for (i, request) in items(&spec.token_requests).iter().enumerate() {
         let path = path.child("tokenRequests").index(i);
         if !seen.insert(&request.audience) {
             errors.push(Error::duplicate(&path.child("audience"), &request.audience));
+            continue;
         }
         let at = path.child("expirationSeconds");
         match request.expiration_seconds {
@@ -244,6 +251,13 @@ fn validate_driver(driver: &CSIDriver) -> Errors {
             }
             _ => {}
         }
+    }
+    for mode in items(&spec.volume_lifecycle_modes) {
+        errors.one_of(&path.child("volumeLifecycleModes"), mode, &["Persistent", "Ephemeral"]);
+    }
+    if let Some(period) = spec.node_allocatable_update_period_seconds.filter(|s| *s < 10) {
+        let path = path.child("nodeAllocatableUpdatePeriodSeconds");
+        errors.invalid(&path, &period, "must be greater than or equal to 10 seconds");
     }
     errors
 }
@@ -263,7 +277,7 @@ fn validate_node(node: &CSINode) -> Errors {
         }
         let count = driver.allocatable.as_ref().and_then(|a| a.count);
         errors.not_negative(&path.child("allocatable").child("count"), count.map(i64::from));
-        validate_topology_keys(&mut errors, &path.child("topologyKeys"), driver);
+        validate_topology_keys(&mut errors, &path, driver);
     }
     errors
 }
@@ -271,6 +285,7 @@ fn validate_node(node: &CSINode) -> Errors {
 fn validate_topology_keys(errors: &mut Errors, path: &Path, driver: &CSINodeDriver) {
     let mut seen = BTreeSet::new();
     for key in items(&driver.topology_keys) {
+        errors.required(path, key);
         if !seen.insert(key) {
             errors.push(Error::duplicate(path, key));
         }
@@ -282,10 +297,11 @@ fn validate_topology_keys(errors: &mut Errors, path: &Path, driver: &CSINodeDriv
 fn validate_node_update(_: &str, new: &CSINode, old: &CSINode) -> Errors {
     let mut errors = validate_node(new);
     for was in &old.spec.drivers {
-        let now = new.spec.drivers.iter().find(|d| d.name == was.name);
         let but_count = |d: &CSINodeDriver| CSINodeDriver { allocatable: None, ..d.clone() };
-        if now.is_some_and(|now| but_count(now) != but_count(was)) {
-            errors.invalid(&Path::new("CSINodeDriver"), was, check::IMMUTABLE);
+        for now in new.spec.drivers.iter().filter(|d| d.name == was.name) {
+            let path = Path::new("spec").child("drivers");
+            let (now, was) = (but_count(now), but_count(was));
+            check::kept(&mut errors, &path, &now, &was, internal::CSI_NODE_DRIVER);
         }
     }
     errors
@@ -296,12 +312,8 @@ fn validate_capacity(capacity: &CSIStorageCapacity) -> Errors {
     selector::validate_opt(&mut errors, &Path::new("nodeTopology"), &capacity.node_topology);
     let class = &capacity.storage_class_name;
     errors.faults(&Path::new("storageClassName"), class, names::dns1123_subdomain(class));
-    for (field, amount) in
-        [("capacity", &capacity.capacity), ("maximumVolumeSize", &capacity.maximum_volume_size)]
-    {
-        if let Some(amount) = amount {
-            check::amount(&mut errors, &Path::new(field), "storage", amount);
-        }
+    if let Some(amount) = &capacity.capacity {
+        check::amount(&mut errors, &Path::new("capacity"), "", amount);
     }
     errors
 }
@@ -310,24 +322,52 @@ fn validate_attachment(attachment: &VolumeAttachment) -> Errors {
     const ONE: &str = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
     let mut errors = Errors::new();
     let (path, spec) = (Path::new("spec"), &attachment.spec);
-    sources::csi_driver(&mut errors, &path.child("attacher"), &spec.attacher);
+    errors.required(&path.child("attacher"), &spec.attacher);
     let at = path.child("source");
     match (&spec.source.inline_volume_spec, &spec.source.persistent_volume_name) {
         (None, None) => errors.push(Error::required(&at, ONE)),
         (Some(_), Some(_)) => errors.forbidden(&at, ONE),
-        (None, Some(name)) => {
-            let at = at.child("persistentVolumeName");
-            if name.is_empty() {
-                errors.push(Error::required(&at, "must specify non empty persistentVolumeName"));
-            } else {
-                errors.faults(&at, name, names::dns1123_subdomain(name));
-            }
+        (None, Some(name)) if name.is_empty() => {
+            let text = "must specify non empty persistentVolumeName";
+            errors.push(Error::required(&at.child("persistentVolumeName"), text));
         }
+        (None, Some(_)) => {}
         (Some(inline), None) => {
-            let name = attachment.metadata.name.as_deref().unwrap_or_default();
-            persistent_volume::validate_inline(&mut errors, &at.child("inlineVolumeSpec"), inline, name);
+            persistent_volume::validate_inline(&mut errors, &at.child("inlineVolumeSpec"), inline, "");
         }
     }
     errors.faults(&path.child("nodeName"), &spec.node_name, names::dns1123_subdomain(&spec.node_name));
+    let path = Path::new("status");
+    let default = VolumeAttachmentStatus::default();
+    let status = attachment.status.as_ref().unwrap_or(&default);
+    let metadata = status.attachment_metadata.iter().flatten();
+    if metadata.map(|(key, value)| key.len() + value.len()).sum::<usize>() > METADATA_SIZE {
+        errors.push(Error::too_long(&path.child("attachmentMetadata"), METADATA_SIZE));
+    }
+    for (field, error) in [("attachError", &status.attach_error), ("detachError", &status.detach_error)] {
+        let (Some(error), path) = (error, path.child(field)) else { continue };
+        if str_of(&error.message).len() > MESSAGE {
+            // The original tells the other limit.
+            errors.push(Error::too_long(&path.child("message"), METADATA_SIZE));
+        }
+        if let Some(code) = error.error_code.filter(|code| *code < 0) {
+            errors.invalid(&path.child("errorCode"), &code, &names::between(0, i64::from(i32::MAX)));
+        }
+    }
     errors
+}
+
+/// Size of what a driver says of an attached volume, in bytes.
+const METADATA_SIZE: usize = 256 << 10;
+/// Length of the message of an error, in bytes.
+const MESSAGE: usize = 1024;
+
+/// What the first versions of the kind did not ask for.
+fn validate_new_attachment(errors: &mut Errors, attachment: &VolumeAttachment) {
+    let (path, spec) = (Path::new("spec"), &attachment.spec);
+    sources::csi_driver(errors, &path.child("attacher"), &spec.attacher);
+    if let Some(name) = &spec.source.persistent_volume_name {
+        let path = path.child("source").child("persistentVolumeName");
+        errors.faults(&path, name, names::dns1123_subdomain(name));
+    }
 }

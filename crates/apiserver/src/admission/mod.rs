@@ -15,6 +15,7 @@ mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod storage;
+mod topology;
 
 use crate::call::Call;
 use crate::server::Inner;
@@ -113,6 +114,7 @@ impl Chain {
             Box::new(storage::ClaimResize),
             Box::new(runtime_class::RuntimeClasses),
             Box::new(storage::DefaultIngressClass),
+            Box::new(topology::PodTopologyLabels),
             Box::new(certificates::Certificates),
             Box::new(escalation::NoEscalation),
         ];

@@ -83,7 +83,8 @@ fn assign(pod: &mut Pod, binding: &Binding, now: Time) -> Result<(), String> {
         pod.metadata.annotations.get_or_insert_default().insert(key.clone(), value.clone());
     }
     for (key, value) in binding.metadata.labels.iter().flatten() {
-        pod.metadata.labels.get_or_insert_default().insert(key.clone(), value.clone());
+        let labels = pod.metadata.labels.get_or_insert_default();
+        labels.entry(key.clone()).or_insert_with(|| value.clone());
     }
     let status = pod.status.get_or_insert_default();
     // What was only foreseen has come (KEP-5278).

@@ -333,3 +333,30 @@ async fn bootstrap_is_idempotent() {
     assert_eq!((before.revision, before.items.len()), (after.revision, after.items.len()));
     assert!(!before.items.is_empty());
 }
+
+#[tokio::test]
+async fn a_pod_carries_the_zone_of_its_node() {
+    const ZONE: &str = "topology.kubernetes.io/zone";
+    const REGION: &str = "topology.kubernetes.io/region";
+    let server = server().await;
+    let transport = admin(&server);
+    let node = json!({"metadata": {"name": "n1", "labels": {ZONE: "a", REGION: "r", "other": "x"}}});
+    Api::<Node>::new(transport.clone()).create(of(node)).await.unwrap();
+    let pods = pods(&transport);
+    let mut marked = pod("default", "bound");
+    marked.metadata.labels = Some([(REGION.to_owned(), "mine".to_owned())].into());
+    pods.create(marked).await.unwrap();
+    pods.bind("default", "bound", "", "n1").await.unwrap();
+    let label = |pod: &Pod, key: &str| pod.metadata.labels.as_ref().and_then(|l| l.get(key)).cloned();
+    let bound = pods.get("default", "bound").await.unwrap();
+    assert_eq!(label(&bound, ZONE).as_deref(), Some("a"));
+    assert_eq!(label(&bound, REGION).as_deref(), Some("mine"), "what the pod has stays");
+    assert_eq!(label(&bound, "other"), None);
+    let mut placed = pod("default", "placed");
+    placed.spec.get_or_insert_default().node_name = Some("n1".to_owned());
+    let placed = pods.create(placed).await.unwrap();
+    assert_eq!(label(&placed, ZONE).as_deref(), Some("a"));
+    let mut early = pod("default", "early");
+    early.spec.get_or_insert_default().node_name = Some("none".to_owned());
+    assert_eq!(label(&pods.create(early).await.unwrap(), ZONE), None, "a node that is not there");
+}

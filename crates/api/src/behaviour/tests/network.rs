@@ -234,3 +234,81 @@ fn ingress_classes() {
         &["spec.controller: Invalid value: \"example.com/b\": field is immutable"],
     )]);
 }
+
+#[test]
+fn service_networks() {
+    let sample =
+        Sample::new("networking.k8s.io/v1", "ServiceCIDR", json!({"spec": {"cidrs": ["10.0.0.0/16"]}}));
+    let cidrs = |list: Value| json!({"spec": {"cidrs": list}});
+    sample.creates(&[
+        (cidrs(json!(null)), &["spec.cidrs: Required value: at least one CIDR required"]),
+        (
+            cidrs(json!(["10.0.0.0/16", "10.1.0.0/16"])),
+            &["spec.cidrs: Invalid value: [\"10.0.0.0/16\",\"10.1.0.0/16\"]: may specify no more than one IP for each \
+               IP family, i.e 192.168.0.0/24 and 2001:db8::/64"],
+        ),
+        (
+            cidrs(json!(["a", "b", "c"])),
+            &["spec.cidrs: Invalid value: {\"CIDRs\":[\"a\",\"b\",\"c\"]}: may only hold up to 2 values"],
+        ),
+    ]);
+    sample.updates(&[
+        (cidrs(json!(["10.0.0.0/16", "2001:db8::/64"])), &[]),
+        (
+            cidrs(json!(["10.1.0.0/16"])),
+            &["spec.cidrs[0]: Invalid value: \"10.1.0.0/16\": field is immutable"],
+        ),
+        (
+            cidrs(json!(["10.0.0.0/16", "a", "b"])),
+            &["spec.cidrs: Invalid value: [\"10.0.0.0/16\",\"a\",\"b\"]: field is immutable"],
+        ),
+    ]);
+}
+
+#[test]
+fn addresses_of_services() {
+    let parent = json!({"group": "", "resource": "services", "name": "web", "namespace": "a"});
+    let sample = Sample::new(
+        "networking.k8s.io/v1",
+        "IPAddress",
+        json!({"metadata": {"name": "10.0.0.1"}, "spec": {"parentRef": parent}}),
+    );
+    sample.creates(&[(
+        json!({"spec": {"parentRef": {"resource": ""}}}),
+        &["spec.parentRef.resource: Required value"],
+    )]);
+    sample.updates(&[(
+        json!({"spec": {"parentRef": {"name": "other"}}}),
+        &["spec.parentRef: Invalid value: {\"Group\":\"\",\"Resource\":\"services\",\"Namespace\":\"a\",\
+           \"Name\":\"other\"}: field is immutable"],
+    )]);
+}
+
+/// What is said about an object that is created.
+fn told(api_version: &str, kind: &str, object: Value) -> Vec<String> {
+    let sample = Sample::new(api_version, kind, object);
+    sample.behaviour().warnings(&*sample.with(&json!({})), None)
+}
+
+#[test]
+fn odd_addresses_are_told() {
+    let endpoints = json!([{"addresses": ["2001:DB8::1"]}]);
+    let slice = json!({"addressType": "IPv6", "endpoints": endpoints});
+    let text = "IPv6 address \"2001:DB8::1\" should be in RFC 5952 canonical format (\"2001:db8::1\")";
+    let version = "discovery.k8s.io/v1";
+    assert_eq!(told(version, "EndpointSlice", slice.clone()), [format!("endpoints[0].addresses[0]: {text}")]);
+    let mut careful = slice;
+    careful["metadata"] =
+        json!({"labels": {"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}});
+    assert_eq!(told(version, "EndpointSlice", careful), Vec::<String>::new());
+    let named = json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a.b"]}]});
+    assert_eq!(told(version, "EndpointSlice", named), ["spec.addressType: FQDN endpoints are deprecated"]);
+    let policy = json!({"spec": {"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.1/8"}}]}]}});
+    assert_eq!(
+        told("networking.k8s.io/v1", "NetworkPolicy", policy),
+        [
+            "spec.egress[0].to[0].ipBlock.cidr: CIDR value \"10.0.0.1/8\" is ambiguous in this context (should be \
+          \"10.0.0.0/8\" or \"10.0.0.1/32\"?)"
+        ]
+    );
+}

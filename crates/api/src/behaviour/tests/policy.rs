@@ -1,6 +1,7 @@
 //! Roles and bindings, budgets, priorities, autoscalers, leases and events.
 
-use crate::behaviour::testing::Sample;
+use crate::behaviour::testing::{Sample, merge};
+use crate::object::Object;
 use serde_json::json;
 
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
@@ -44,6 +45,10 @@ fn bindings() {
             ],
         ),
         (
+            json!({"subjects": [{"kind": "User", "name": ""}, {"kind": "Group", "name": ""}]}),
+            &["subjects[0].name: Required value", "subjects[1].name: Required value"],
+        ),
+        (
             json!({"subjects": [{"kind": "ServiceAccount", "name": "A"}, {"kind": "Y", "name": "y"}]}),
             &[
                 "subjects[0].name: Invalid value: \"A\": a lowercase RFC 1123 subdomain must consist of lower case \
@@ -64,10 +69,18 @@ fn bindings() {
 #[test]
 fn budgets() {
     let spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}});
-    Sample::new("policy/v1", "PodDisruptionBudget", json!({"spec": spec})).creates(&[(
-        json!({"spec": {"minAvailable": "120%"}}),
-        &["spec.minAvailable: Invalid value: \"120%\": must not be greater than 100%"],
-    )]);
+    Sample::new("policy/v1", "PodDisruptionBudget", json!({"spec": spec})).creates(&[
+        (
+            json!({"spec": {"minAvailable": "120%"}}),
+            &["spec.minAvailable: Invalid value: \"120%\": must not be greater than 100%"],
+        ),
+        (
+            json!({"spec": {"maxUnavailable": "1%"}}),
+            &["spec: Invalid value: {\"MinAvailable\":1,\"Selector\":{\"matchLabels\":{\"a\":\"b\"}},\
+               \"MaxUnavailable\":\"1%\",\"UnhealthyPodEvictionPolicy\":null}: minAvailable and maxUnavailable cannot \
+               be both set"],
+        ),
+    ]);
 }
 
 #[test]
@@ -100,7 +113,8 @@ fn runtime_classes() {
         (json!({"overhead": {"podFixed": {"cpu": "250m"}}}), &[]),
         (
             json!({"scheduling": {"tolerations": [{"key": "a", "operator": "Exists"}, {"key": "a", "operator": "Exists"}]}}),
-            &["scheduling.tolerations[1]: Duplicate value: {\"key\":\"a\",\"operator\":\"Exists\"}"],
+            &["scheduling.tolerations[1]: Duplicate value: {\"Key\":\"a\",\"Operator\":\"Exists\",\"Value\":\"\",\
+               \"Effect\":\"\",\"TolerationSeconds\":null}"],
         ),
     ]);
     sample
@@ -126,7 +140,45 @@ fn autoscalers() {
             ],
         ),
         (json!({"spec": {"behavior": {"scaleUp": {}}}}), &[]),
+        (
+            json!({"spec": {"metrics": [{"type": "Disk"}]}}),
+            &[NO_METRIC, NO_METRIC],
+        ),
+        (
+            json!({"spec": {"metrics": [{"type": "ContainerResource", "containerResource": {"name": "", "container": "A_",
+                "target": {"type": "Utilization", "averageUtilization": 5}}}]}}),
+            &[
+                "spec.metrics[0].containerResource.name: Required value: must specify a resource name",
+                "spec.metrics[0].containerResource.container: Invalid value: \"A_\": a lowercase RFC 1123 label must \
+                 consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric \
+                 character (e.g. 'my-name',  or '123-abc', regex used for validation is \
+                 '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+            ],
+        ),
     ]);
+}
+
+const NO_METRIC: &str = "spec.metrics[0].type: Unsupported value: \"Disk\": supported values: \"ContainerResource\", \
+                         \"External\", \"Object\", \"Pods\", \"Resource\"";
+
+#[test]
+fn what_is_scaled_has_a_group() {
+    let spec = json!({"scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"}, "maxReplicas": 3});
+    let sample = Sample::new("autoscaling/v2", "HorizontalPodAutoscaler", json!({"spec": spec}));
+    let without = |version: &str| json!({"spec": {"scaleTargetRef": {"apiVersion": version}}});
+    sample.creates(&[
+        (
+            without("v1"),
+            &["spec.scaleTargetRef.apiVersion: Invalid value: \"v1\": apiVersion must specify API group"],
+        ),
+        (
+            without("a/b/c"),
+            &["spec.scaleTargetRef.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c"],
+        ),
+        (json!({"spec": {"scaleTargetRef": {"kind": "ReplicationController", "apiVersion": "v1"}}}), &[]),
+    ]);
+    let change = json!({"spec": {"maxReplicas": 4}});
+    assert_eq!(sample.change_errors("", &without("v1"), &change), Vec::<String>::new());
 }
 
 #[test]
@@ -153,4 +205,83 @@ fn events() {
         (json!({"eventTime": null}), &["eventTime: Required value"]),
         (json!({"action": null}), &["action: Required value"]),
     ]);
+}
+
+const REQUEST: &str = "-----BEGIN CERTIFICATE REQUEST-----\nYQ==\n-----END CERTIFICATE REQUEST-----\n";
+
+fn signing_request() -> Sample {
+    use base64::Engine as _;
+    let request = base64::prelude::BASE64_STANDARD.encode(REQUEST);
+    let spec = json!({"request": request, "signerName": "example.com/s", "usages": ["client auth"]});
+    Sample::new("certificates.k8s.io/v1", "CertificateSigningRequest", json!({"spec": spec}))
+}
+
+#[test]
+fn signing_requests() {
+    signing_request().creates(&[
+        (json!({"metadata": {"name": "Any Name"}}), &[]),
+        (
+            json!({"spec": {"request": "YQ==", "usages": null, "signerName": "a", "expirationSeconds": 1}}),
+            &[
+                "spec.request: Invalid value: \"YQ==\": PEM block type must be CERTIFICATE REQUEST",
+                "spec.usages: Required value",
+                "spec.signerName: Invalid value: \"a\": must be a fully qualified domain and path of the form \
+                 'example.com/signer-name'",
+                "spec.expirationSeconds: Invalid value: 1: may not specify a duration less than 600 seconds (10 minutes)",
+            ],
+        ),
+        (
+            json!({"spec": {"usages": ["any", "any"], "signerName": "kubernetes.io/legacy-unknown"}}),
+            &[
+                "spec.usages[1]: Duplicate value: \"any\"",
+                "spec.signerName: Invalid value: \"kubernetes.io/legacy-unknown\": the legacy signerName is not allowed \
+                 via this API version",
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn answers_to_a_signing_request() {
+    let sample = signing_request();
+    let condition = |kind: &str, status: &str| json!({"type": kind, "status": status});
+    let with = |list: serde_json::Value| json!({"status": {"conditions": list}});
+    let none = json!({});
+    let both = with(json!([condition("Approved", "True"), condition("Denied", "False")]));
+    assert_eq!(
+        sample.change_errors("approval", &none, &both),
+        [
+            "status.conditions[1].status: Unsupported value: \"False\": supported values: \"True\"",
+            "status.conditions: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
+        ]
+    );
+    let certificate = json!({"status": {"certificate": "YQ=="}});
+    assert_eq!(
+        sample.change_errors("status", &none, &certificate),
+        [
+            "status.certificate: Invalid value: \"<certificate data>\": must contain at least one CERTIFICATE PEM block"
+        ]
+    );
+    let approved = with(json!([condition("Approved", "True")]));
+    let signed = {
+        let mut both = approved;
+        merge(&mut both, &certificate);
+        sample.with(&both)
+    };
+    let mut bare = sample.with(&none);
+    sample.behaviour().prepare_subresource("approval", &mut *bare, &*signed);
+    let faults = |subresource: &str, new: &dyn Object| {
+        let errors = sample.behaviour().validate_update(subresource, new, &*signed);
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        faults("approval", &*bare),
+        ["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""]
+    );
+    let mut bare = sample.with(&none);
+    sample.behaviour().prepare_subresource("status", &mut *bare, &*signed);
+    assert_eq!(
+        faults("status", &*bare),
+        ["status.certificate: Forbidden: updates may not modify existing certificate content"]
+    );
 }

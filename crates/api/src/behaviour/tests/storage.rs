@@ -181,6 +181,18 @@ fn classes() {
             "reclaimPolicy: Unsupported value: \"x\": supported values: \"Delete\", \"Retain\"",
         ],
     )]);
+    let zones = |values| json!([{"matchLabelExpressions": [{"key": "zone", "values": values}]}]);
+    let both = json!([zones(json!(["a", "b"]))[0], zones(json!(["b", "a"]))[0], {}]);
+    sample.creates(&[
+        (json!({"allowedTopologies": zones(json!(["a"]))}), &[]),
+        (
+            json!({"allowedTopologies": both}),
+            &[
+                "allowedTopologies[1].matchLabelExpressions: Duplicate value: \"\"",
+                "allowedTopologies[2].matchLabelExpressions: Duplicate value: \"\"",
+            ],
+        ),
+    ]);
     sample.updates(&[(
         json!({"parameters": {"a": "b"}, "provisioner": "other", "volumeBindingMode": "WaitForFirstConsumer"}),
         &[
@@ -200,25 +212,61 @@ fn attachments() {
         json!({"spec": {"attacher": "", "source": {"persistentVolumeName": null}}}),
         &[
             "spec.attacher: Required value",
-            EMPTY_DRIVER,
             "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+            "spec.attacher: Required value",
+            EMPTY_DRIVER,
         ],
     )]);
 }
 
 #[test]
 fn drivers_and_nodes() {
-    Sample::new("storage.k8s.io/v1", "CSIDriver", json!({"spec": {}})).creates(&[(
+    let driver = Sample::new("storage.k8s.io/v1", "CSIDriver", json!({"spec": {}}));
+    driver.updates(&[(
+        json!({"spec": {"attachRequired": false, "volumeLifecycleModes": ["Ephemeral", "Persistent"]}}),
+        &[
+            "spec.attachedRequired: Invalid value: false: field is immutable",
+            "spec.volumeLifecycleModes: Invalid value: [\"Ephemeral\",\"Persistent\"]: field is immutable",
+        ],
+    )]);
+    driver.creates(&[(
+        json!({"spec": {"nodeAllocatableUpdatePeriodSeconds": 9,
+            "tokenRequests": [{"audience": "a", "expirationSeconds": 1}, {"audience": "a", "expirationSeconds": 1}]}}),
+        &[
+            "spec.tokenRequests[0].expirationSeconds: Invalid value: 1: may not specify a duration less than 10 minutes",
+            "spec.tokenRequests[1].audience: Duplicate value: \"a\"",
+            "spec.nodeAllocatableUpdatePeriodSeconds: Invalid value: 9: must be greater than or equal to 10 seconds",
+        ],
+    )]);
+    driver.creates(&[(
         json!({"spec": {"fsGroupPolicy": "x", "volumeLifecycleModes": ["y"]}}),
         &[
             "spec.fsGroupPolicy: Unsupported value: \"x\": supported values: \"File\", \"None\", \
              \"ReadWriteOnceWithFSType\"",
-            "spec.volumeLifecycleModes: Unsupported value: \"y\": supported values: \"Ephemeral\", \"Persistent\"",
+            "spec.volumeLifecycleModes: Unsupported value: \"y\": supported values: \"Persistent\", \"Ephemeral\"",
         ],
     )]);
-    Sample::new("storage.k8s.io/v1", "CSINode", json!({"spec": {"drivers": [{"name": "a", "nodeID": "b"}]}}))
-        .creates(&[(
+    let node = Sample::new(
+        "storage.k8s.io/v1",
+        "CSINode",
+        json!({"spec": {"drivers": [{"name": "a", "nodeID": "b"}]}}),
+    );
+    node.creates(&[
+        (
             json!({"spec": {"drivers": [{"name": "a", "nodeID": ""}, {"name": "a", "nodeID": "b"}]}}),
             &["spec.drivers[0].nodeID: Required value", "spec.drivers[1].name: Duplicate value: \"a\""],
-        )]);
+        ),
+        (
+            json!({"spec": {"drivers": {"0": {"topologyKeys": ["a", "a"]}}}}),
+            &["spec.drivers[0]: Duplicate value: \"a\""],
+        ),
+    ]);
+    node.updates(&[
+        (json!({"spec": {"drivers": {"0": {"allocatable": {"count": 3}}}}}), &[]),
+        (
+            json!({"spec": {"drivers": {"0": {"nodeID": "c"}}}}),
+            &["spec.drivers: Invalid value: {\"Name\":\"a\",\"NodeID\":\"c\",\"TopologyKeys\":null,\
+               \"Allocatable\":null}: field is immutable"],
+        ),
+    ]);
 }
