@@ -7,7 +7,9 @@ use crate::user::UserInfo;
 use krate_api::types::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
+use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// `(namespace, name)`; the namespace is empty for cluster-wide roles and bindings.
 type Id = (String, String);
@@ -17,12 +19,52 @@ struct Binding {
     role: RoleRef,
 }
 
+/// Users whose grants are kept ready.
+const READY: usize = 1_024;
+
+/// What one binding gives to a user.
+struct Grant {
+    id: Id,
+    role: RoleRef,
+    /// `None` when the role is not there.
+    rules: Option<Arc<[PolicyRule]>>,
+}
+
 /// Roles and bindings by whom they are about.
 #[derive(Default)]
 pub(crate) struct Index {
-    roles: HashMap<Id, Vec<PolicyRule>>,
+    roles: HashMap<Id, Arc<[PolicyRule]>>,
     bindings: BTreeMap<Id, Binding>,
     by_subject: HashMap<String, BTreeSet<Id>>,
+    ready: Ready,
+}
+
+/// The grants of users, by name and then by groups, until a role or a binding changes.
+#[derive(Default)]
+struct Ready(RwLock<HashMap<String, Vec<(Vec<String>, Grants)>>>);
+
+type Grants = Arc<[Grant]>;
+
+impl Ready {
+    fn get(&self, user: &UserInfo) -> Option<Grants> {
+        let ready = self.0.read();
+        let (_, grants) = ready.get(&user.name)?.iter().find(|(groups, _)| *groups == user.groups)?;
+        Some(grants.clone())
+    }
+
+    fn keep(&self, user: &UserInfo, grants: Grants) {
+        let mut ready = self.0.write();
+        if ready.len() >= READY {
+            ready.clear();
+        }
+        let of_name = ready.entry(user.name.clone()).or_default();
+        of_name.truncate(READY - 1);
+        of_name.push((user.groups.clone(), grants));
+    }
+
+    fn clear(&mut self) {
+        self.0.get_mut().clear();
+    }
 }
 
 fn list(items: &Option<Vec<String>>) -> &[String] {
@@ -45,15 +87,21 @@ fn subject_key(subject: &Subject, namespace: &str) -> Option<String> {
 impl Index {
     pub fn put_role(&mut self, role: &Role) {
         let id = id(&role.metadata.namespace, &role.metadata.name);
-        self.roles.insert(id, role.rules.clone().unwrap_or_default());
+        self.put_rules(id, role.rules.clone());
     }
 
     pub fn put_cluster_role(&mut self, role: &ClusterRole) {
         let id = id(&None, &role.metadata.name);
-        self.roles.insert(id, role.rules.clone().unwrap_or_default());
+        self.put_rules(id, role.rules.clone());
+    }
+
+    fn put_rules(&mut self, id: Id, rules: Option<Vec<PolicyRule>>) {
+        self.ready.clear();
+        self.roles.insert(id, rules.unwrap_or_default().into());
     }
 
     pub fn remove_role(&mut self, namespace: &str, name: &str) {
+        self.ready.clear();
         self.roles.remove(&(namespace.to_owned(), name.to_owned()));
     }
 
@@ -77,6 +125,7 @@ impl Index {
     }
 
     pub fn remove_binding(&mut self, namespace: &str, name: &str) {
+        self.ready.clear();
         let id = (namespace.to_owned(), name.to_owned());
         let Some(old) = self.bindings.remove(&id) else { return };
         for subject in old.subjects {
@@ -93,43 +142,54 @@ impl Index {
         *self = Self::default();
     }
 
-    /// The bindings about a user that hold in a namespace, cluster-wide ones first.
-    fn bindings_of<'a>(
-        &'a self,
-        user: &'a UserInfo,
-        namespace: &'a str,
-    ) -> impl Iterator<Item = (&'a Id, &'a Binding)> {
-        let keys =
-            std::iter::once(format!("u:{}", user.name)).chain(user.groups.iter().map(|g| format!("g:{g}")));
-        let mut ids: BTreeSet<&Id> = BTreeSet::new();
-        for key in keys {
-            if let Some(set) = self.by_subject.get(&key) {
-                ids.extend(set.iter().filter(|id| id.0.is_empty() || id.0 == namespace));
-            }
+    /// What a user has by bindings, cluster-wide ones first.
+    fn grants(&self, user: &UserInfo) -> Grants {
+        if let Some(grants) = self.ready.get(user) {
+            return grants;
         }
-        ids.into_iter().filter_map(|id| self.bindings.get_key_value(id))
+        let groups = user.groups.iter().map(|group| format!("g:{group}"));
+        let keys = std::iter::once(format!("u:{}", user.name)).chain(groups);
+        let ids: BTreeSet<&Id> = keys.filter_map(|key| self.by_subject.get(&key)).flatten().collect();
+        let grant = |id: &Id| {
+            let role = self.bindings.get(id)?.role.clone();
+            let rules = self.rules(&id.0, &role.kind, &role.name).cloned();
+            Some(Grant { id: id.clone(), role, rules })
+        };
+        let grants: Grants = ids.into_iter().filter_map(grant).collect();
+        self.ready.keep(user, grants.clone());
+        grants
+    }
+
+    fn rules(&self, namespace: &str, kind: &str, name: &str) -> Option<&Arc<[PolicyRule]>> {
+        let place = if kind == "ClusterRole" { "" } else { namespace };
+        self.roles.get(&(place.to_owned(), name.to_owned()))
     }
 
     /// The rules of the role that a binding in `namespace` names.
     pub fn role(&self, namespace: &str, kind: &str, name: &str) -> Option<&[PolicyRule]> {
-        let place = if kind == "ClusterRole" { "" } else { namespace };
-        self.roles.get(&(place.to_owned(), name.to_owned())).map(Vec::as_slice)
+        self.rules(namespace, kind, name).map(|rules| &**rules)
+    }
+
+    /// Whether a rule allows it; nothing is said of why or why not.
+    pub fn allows(&self, attributes: &Attributes<'_>) -> bool {
+        let grants = self.grants(attributes.user);
+        held_in(&grants, attributes.namespace).any(|grant| grant.allows(attributes))
     }
 
     pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        let grants = self.grants(attributes.user);
         let mut missing = Vec::new();
-        for (id, binding) in self.bindings_of(attributes.user, attributes.namespace) {
-            let role = &binding.role;
-            let Some(rules) = self.role(&id.0, &role.kind, &role.name) else {
+        for grant in held_in(&grants, attributes.namespace) {
+            let role = &grant.role;
+            if grant.allows(attributes) {
+                return Decision::Allow(allowed_by(&grant.id, role, attributes.user));
+            }
+            if grant.rules.is_none() {
                 missing.push(format!(
                     "{}.rbac.authorization.k8s.io \"{}\" not found",
                     role.kind.to_lowercase(),
                     role.name
                 ));
-                continue;
-            };
-            if rules.iter().any(|rule| allows(rule, attributes)) {
-                return Decision::Allow(allowed_by(id, role, attributes.user));
             }
         }
         match missing.as_slice() {
@@ -140,12 +200,20 @@ impl Index {
     }
 
     pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> Vec<PolicyRule> {
-        self.bindings_of(user, namespace)
-            .filter_map(|(id, b)| self.role(&id.0, &b.role.kind, &b.role.name))
-            .flatten()
-            .cloned()
-            .collect()
+        let grants = self.grants(user);
+        held_in(&grants, namespace).filter_map(|grant| grant.rules.as_deref()).flatten().cloned().collect()
     }
+}
+
+impl Grant {
+    fn allows(&self, attributes: &Attributes<'_>) -> bool {
+        self.rules.iter().flat_map(|rules| rules.iter()).any(|rule| allows(rule, attributes))
+    }
+}
+
+/// The grants that hold in a namespace.
+fn held_in<'a>(grants: &'a [Grant], namespace: &'a str) -> impl Iterator<Item = &'a Grant> {
+    grants.iter().filter(move |grant| grant.id.0.is_empty() || grant.id.0 == namespace)
 }
 
 fn id(namespace: &Option<String>, name: &Option<String>) -> Id {
@@ -303,6 +371,23 @@ mod tests {
             RoleRef { kind: "ClusterRole".into(), name: "reader".into(), ..Default::default() };
         index.put_binding(&binding);
         index
+    }
+
+    #[test]
+    fn what_is_kept_ready_follows_roles_and_bindings() {
+        let mut index = index();
+        let user = UserInfo::new("jane", &["team"]);
+        let ask = asks(&user, "get", "pods", "", "a");
+        assert!(index.allows(&ask) && index.allows(&ask));
+        let other = UserInfo::new("jane", &["others"]);
+        assert!(!index.allows(&asks(&other, "get", "pods", "", "a")), "another with the same name");
+        let mut role =
+            ClusterRole { rules: Some(vec![rule(&["list"], &[""], &["pods"])]), ..Default::default() };
+        role.metadata.name = Some("reader".to_owned());
+        index.put_cluster_role(&role);
+        assert!(!index.allows(&ask) && index.allows(&asks(&user, "list", "pods", "", "a")));
+        index.remove_binding("a", "b");
+        assert!(!index.allows(&asks(&user, "list", "pods", "", "a")));
     }
 
     #[test]

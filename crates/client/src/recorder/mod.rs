@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 /// Events that wait to be written; an event is about 1 KiB.
 pub const QUEUE: usize = 16_384;
 /// Most events that are written at once.
-pub const BATCH: usize = 64;
+pub const BATCH: usize = 16;
 /// How often a write that the server could not take is tried.
 const ATTEMPTS: u32 = 12;
 /// Pause between these attempts, lengthened at random by up to its own length.

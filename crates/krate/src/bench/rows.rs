@@ -18,6 +18,10 @@ const PODS: usize = 5_000;
 const WATCHERS: usize = 100;
 const WATCHED: usize = 500;
 const IDLE: Duration = Duration::from_secs(10);
+const CREATE: &str = "create pod of 2 KiB, 64 in flight";
+const LIST: &str = "list pods (all)";
+const WATCH: &str = "watch: 100 watchers, one event delivered";
+const DELETE: &str = "delete pod, 64 in flight";
 
 /// Runs every row whose name contains `only`.
 pub async fn run_all(target: &Target, only: Option<&str>, progress: &dyn Fn(&str)) -> Outcome<Vec<Row>> {
@@ -40,9 +44,7 @@ pub async fn run_all(target: &Target, only: Option<&str>, progress: &dyn Fn(&str
             rows.push(create_configmaps(target, &name, in_flight).await.map_err(|e| failed(&name, e))?);
         }
     }
-    if wanted("pod") || wanted("watch") {
-        pod_rows(target, &wanted, progress, &mut rows).await.map_err(|e| failed("pods", e))?;
-    }
+    pod_rows(target, &wanted, progress, &mut rows).await.map_err(|e| failed("pods", e))?;
     rows.extend(schedule::rows(target, &wanted, progress).await.map_err(|e| failed("schedule", e))?);
     let _ = target.remote.send(Request::of::<Namespace>(Verb::Delete, "", NAMESPACE)).await;
     Ok(rows)
@@ -121,13 +123,18 @@ async fn pod_rows(
     rows: &mut Vec<Row>,
 ) -> Result<(), Status> {
     let remote = &target.remote;
-    progress("create pod of 2 KiB, 64 in flight");
-    rows.push(
-        measured(target, "create pod of 2 KiB, 64 in flight", PODS, 64, |i| async move {
-            create::<Pod>(remote, NAMESPACE, &pod(&format!("p-{i}"), "none")).await
-        })
-        .await?,
-    );
+    let changes = ["get pod", "merge-patch pod", "strategic-patch pod", "replace pod"];
+    let names = [1, 16, 64].into_iter().flat_map(|n| changes.map(|what| format!("{what}, {n} in flight")));
+    if ![CREATE, LIST, WATCH, DELETE].into_iter().any(wanted) && !names.into_iter().any(|name| wanted(&name))
+    {
+        return Ok(());
+    }
+    // The others need the pods.
+    progress(CREATE);
+    let created = measured(target, CREATE, PODS, 64, |i| async move {
+        create::<Pod>(remote, NAMESPACE, &pod(&format!("p-{i}"), "none")).await
+    });
+    rows.extend(Some(created.await?).filter(|_| wanted(CREATE)));
     for in_flight in [1, 16, 64] {
         let count = if in_flight == 1 { OBJECTS / 4 } else { OBJECTS };
         for (what, verb, body) in [
@@ -159,10 +166,10 @@ async fn pod_rows(
             );
         }
     }
-    if wanted("list pods") {
-        progress("list pods");
+    if wanted(LIST) {
+        progress(LIST);
         rows.push(
-            measured(target, "list pods (all)", 10, 1, |_| async move {
+            measured(target, LIST, 10, 1, |_| async move {
                 remote
                     .raw(
                         http::Method::GET,
@@ -177,17 +184,15 @@ async fn pod_rows(
             .noting(format!("{PODS} pods each")),
         );
     }
-    if wanted("watch") {
-        progress("watch");
+    if wanted(WATCH) {
+        progress(WATCH);
         rows.push(watch_fan_out(target).await?);
     }
-    progress("delete pod");
-    rows.push(
-        measured(target, "delete pod, 64 in flight", PODS, 64, |i| async move {
-            remote.send(Request::of::<Pod>(Verb::Delete, NAMESPACE, &format!("p-{i}"))).await.map(drop)
-        })
-        .await?,
-    );
+    progress(DELETE);
+    let deleted = measured(target, DELETE, PODS, 64, |i| async move {
+        remote.send(Request::of::<Pod>(Verb::Delete, NAMESPACE, &format!("p-{i}"))).await.map(drop)
+    });
+    rows.extend(Some(deleted.await?).filter(|_| wanted(DELETE)));
     Ok(())
 }
 
@@ -240,6 +245,5 @@ async fn watch_fan_out(target: &Target) -> Result<Row, Status> {
     let elapsed = started.elapsed();
     let cpu = target.cpu().zip(before).map(|(after, before)| after.saturating_sub(before));
     let _ = remote.send(Request::of::<ConfigMap>(Verb::DeleteCollection, NAMESPACE, "")).await;
-    let name = format!("watch: {WATCHERS} watchers, one event delivered");
-    Ok(Row::total(&name, (WATCHERS * WATCHED) as u64, elapsed, cpu).noting("the creates' CPU is included"))
+    Ok(Row::total(WATCH, (WATCHERS * WATCHED) as u64, elapsed, cpu).noting("the creates' CPU is included"))
 }
