@@ -3,7 +3,7 @@
 
 use crate::cli;
 use crate::cluster::{Cluster, Spec};
-use crate::ui::{Explain, Failure, Outcome, Steps};
+use crate::ui::{Explain, Failure, Outcome, Steps, say};
 use futures::StreamExt as _;
 use krate_api::types::apps::v1::Deployment;
 use krate_api::types::core::v1::Service;
@@ -51,8 +51,8 @@ pub async fn run(cluster: &Cluster, spec: &Spec, remote: &Remote, steps: &Steps)
         .await
         .explain("the page could not be fetched", "See `kubectl get pods,svc`.")?;
     step.done();
-    println!("\n{}\n", page.trim_end());
-    println!(
+    say!("\n{}\n", page.trim_end());
+    say!(
         "That came from a container, through NodePort {NODE_PORT}, published on {}. What to type next:",
         publish.listen
     );
@@ -67,7 +67,7 @@ pub async fn run(cluster: &Cluster, spec: &Spec, remote: &Remote, steps: &Steps)
             format!("krate down --name {}", spec.name)
         },
     ] {
-        println!("  {line}");
+        say!("  {line}");
     }
     Ok(())
 }
@@ -143,7 +143,7 @@ async fn fetch(address: SocketAddr) -> std::io::Result<String> {
 /// The web application itself, as it runs in its container.
 pub async fn serve(args: &cli::DemoWeb) -> Outcome<()> {
     let listener = TcpListener::bind(args.listen).await.explain("cannot listen", "")?;
-    println!("listening on {}", args.listen);
+    say!("listening on {}", args.listen);
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .explain("internal error", "")?;
     loop {
@@ -168,7 +168,7 @@ async fn answer(mut stream: TcpStream, peer: SocketAddr) -> std::io::Result<()> 
         }
     }
     let line = String::from_utf8_lossy(&head).lines().next().unwrap_or("").to_owned();
-    println!("{peer} {line}");
+    say!("{peer} {line}");
     let name = |key: &str| std::env::var(key).unwrap_or_else(|_| "?".to_owned());
     let page = format!("Hello from Krate: pod {} on {}\n", name("POD_NAME"), name("NODE_NAME"));
     let response = format!(

@@ -1,6 +1,7 @@
 //! What a person sees: steps with their time on a terminal, plain lines when piped, errors as one sentence
 //! with the next step.
 
+use std::fmt::Arguments;
 use std::io::{IsTerminal, Write};
 use tokio::time::Instant;
 
@@ -32,11 +33,32 @@ impl<T, E: std::fmt::Display> Explain<T> for Result<T, E> {
     }
 }
 
+/// Prints a line to standard output: what a command was asked for. Work goes on when nobody reads any more
+/// (`krate up | head -1` still makes a whole cluster); the value is false then, for those who only print.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::ui::line(format_args!($($text)*))
+    };
+}
+pub(crate) use say;
+
+/// What [`say`] stands for.
+pub fn line(text: Arguments<'_>) -> bool {
+    writeln!(std::io::stdout(), "{text}").is_ok()
+}
+
+/// Prints to standard error, whether or not somebody reads it.
+fn tell(text: Arguments<'_>) {
+    let mut out = std::io::stderr();
+    let _ = out.write_fmt(text);
+    let _ = out.flush();
+}
+
 /// Prints an error to standard error.
 pub fn fail(error: &Failure) {
-    eprintln!("krate: {}", error.what);
+    tell(format_args!("krate: {}\n", error.what));
     if !error.next.is_empty() {
-        eprintln!("  {}", error.next);
+        tell(format_args!("  {}\n", error.next));
     }
 }
 
@@ -53,8 +75,7 @@ impl Steps {
     /// Begins a step; on a terminal its line is shown at once and completed by [`Step::done`].
     pub fn begin(&self, text: &str) -> Step {
         if self.terminal {
-            eprint!("   {text} ...");
-            let _ = std::io::stderr().flush();
+            tell(format_args!("   {text} ..."));
         }
         Step { text: text.to_owned(), terminal: self.terminal, started: Instant::now(), finished: false }
     }
@@ -72,8 +93,7 @@ impl Step {
     /// Shows how far the step is.
     pub fn note(&self, note: &str) {
         if self.terminal {
-            eprint!("\r\x1b[2K   {} ... {note}", self.text);
-            let _ = std::io::stderr().flush();
+            tell(format_args!("\r\x1b[2K   {} ... {note}", self.text));
         }
     }
 
@@ -81,9 +101,9 @@ impl Step {
         self.finished = true;
         let took = self.started.elapsed();
         if self.terminal {
-            eprintln!("\r\x1b[2K \x1b[32m✓\x1b[0m {} ({:.1?})", self.text, took);
+            tell(format_args!("\r\x1b[2K \x1b[32m✓\x1b[0m {} ({:.1?})\n", self.text, took));
         } else {
-            eprintln!("{} ({took:.1?})", self.text);
+            tell(format_args!("{} ({took:.1?})\n", self.text));
         }
     }
 }
@@ -91,7 +111,7 @@ impl Step {
 impl Drop for Step {
     fn drop(&mut self) {
         if !self.finished && self.terminal {
-            eprintln!("\r\x1b[2K \x1b[31m✗\x1b[0m {}", self.text);
+            tell(format_args!("\r\x1b[2K \x1b[31m✗\x1b[0m {}\n", self.text));
         }
     }
 }

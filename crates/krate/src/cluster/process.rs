@@ -1,7 +1,7 @@
 //! The processes of a cluster: started in the background, found again by pid and start time, ended by pid.
 
 use super::{Cluster, cgroup};
-use crate::ui::{Explain, Failure, Outcome};
+use crate::ui::{Explain, Failure, Outcome, say};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -134,6 +134,6 @@ pub fn detach() {
 
 /// Called by a started process when it serves.
 pub fn notify_ready() {
-    println!("{READY}");
+    say!("{READY}");
     let _ = std::io::stdout().flush();
 }

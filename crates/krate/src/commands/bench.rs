@@ -2,7 +2,7 @@
 
 use crate::bench::{self, Row, Server, Target};
 use crate::cli::Bench;
-use crate::ui::{Explain, Outcome, Steps};
+use crate::ui::{Explain, Outcome, Steps, say};
 use std::path::Path;
 
 pub async fn run(args: Bench) -> Outcome<()> {
@@ -40,9 +40,9 @@ pub async fn run(args: Bench) -> Outcome<()> {
     }
     step.done();
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&rows).explain("internal error", "")?);
+        say!("{}", serde_json::to_string_pretty(&rows).explain("internal error", "")?);
     } else {
-        print!("{}", bench::table(&rows));
+        say!("{}", bench::table(&rows).trim_end());
     }
     Ok(())
 }

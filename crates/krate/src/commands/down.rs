@@ -3,7 +3,7 @@
 use super::kubeconfig;
 use crate::cli::Down;
 use crate::cluster::{Cluster, Process, Spec, cgroup};
-use crate::ui::{Explain, Failure, Outcome, Steps};
+use crate::ui::{Explain, Failure, Outcome, Steps, say};
 use krate_client::kubeconfig::without_entry;
 use nix::sys::signal::Signal;
 
@@ -18,7 +18,7 @@ pub fn run(args: &Down) -> Outcome<()> {
     stop(&cluster, &spec)?;
     step.done();
     if args.keep {
-        println!("Cluster {:?} is stopped; `krate up --name {}` resumes it.", cluster.name, cluster.name);
+        say!("Cluster {:?} is stopped; `krate up --name {}` resumes it.", cluster.name, cluster.name);
         return Ok(());
     }
     let step = steps.begin("Removing its state");
@@ -29,7 +29,7 @@ pub fn run(args: &Down) -> Outcome<()> {
     // The folder of all clusters goes with the last of them.
     let _ = std::fs::remove_dir(crate::cluster::state::CLUSTERS);
     step.done();
-    println!("Cluster {:?} is gone.", cluster.name);
+    say!("Cluster {:?} is gone.", cluster.name);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cli::{ImageArgs, ImageBuild, ImageCommand};
 use crate::cluster::Cluster;
-use crate::ui::{Explain, Failure, Outcome, Steps};
+use crate::ui::{Explain, Failure, Outcome, Steps, say};
 use crate::wiring::images;
 use krate_runtime::images::{BuildSpec, CopySpec, PullOptions};
 use std::path::PathBuf;
@@ -21,15 +21,15 @@ pub async fn run(args: ImageArgs) -> Outcome<()> {
             let images = images::off_runtime(work).await?;
             step.done();
             for name in images.iter().flat_map(|image| &image.tags) {
-                println!("{name}");
+                say!("{name}");
             }
         }
         ImageCommand::List => {
-            println!("{:<48} {:<14} {:>10}", "IMAGE", "ID", "SIZE");
+            say!("{:<48} {:<14} {:>10}", "IMAGE", "ID", "SIZE");
             for image in store.list().explain("the images cannot be read", "")? {
                 let id: String = image.id.hex().chars().take(12).collect();
                 for tag in &image.tags {
-                    println!("{tag:<48} {id:<14} {:>10}", size(image.size));
+                    say!("{tag:<48} {id:<14} {:>10}", size(image.size));
                 }
             }
         }
@@ -41,7 +41,7 @@ pub async fn run(args: ImageArgs) -> Outcome<()> {
                 images::off_runtime(move || store.build(&spec).explain("the image cannot be built", next))
                     .await?;
             step.done();
-            println!("{} {}", built.tags.first().map_or("", String::as_str), built.id.as_str());
+            say!("{} {}", built.tags.first().map_or("", String::as_str), built.id.as_str());
         }
         ImageCommand::Remove { image } => {
             let next = "See `krate image list`.";
@@ -53,7 +53,7 @@ pub async fn run(args: ImageArgs) -> Outcome<()> {
                 store.remove(&name).explain(&failed, next)
             };
             images::off_runtime(work).await?;
-            println!("{image} removed");
+            say!("{image} removed");
         }
         ImageCommand::Pull { image, creds } => {
             let step = steps.begin(&format!("Pulling {image}"));
@@ -63,7 +63,7 @@ pub async fn run(args: ImageArgs) -> Outcome<()> {
                 krate_runtime::images::pull(&store, &image, auth.as_ref(), &PullOptions::default()).await;
             let id = pulled.explain(&format!("{image} cannot be pulled"), next)?;
             step.done();
-            println!("{image} {}", id.as_str());
+            say!("{image} {}", id.as_str());
         }
     }
     Ok(())

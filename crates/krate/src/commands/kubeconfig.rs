@@ -3,7 +3,7 @@
 
 use crate::cli::Named;
 use crate::cluster::Cluster;
-use crate::ui::{Explain, Failure, Outcome};
+use crate::ui::{Explain, Failure, Outcome, say};
 use std::path::{Path, PathBuf};
 
 pub fn run(args: &Named) -> Outcome<()> {
@@ -11,7 +11,10 @@ pub fn run(args: &Named) -> Outcome<()> {
     cluster.load()?;
     let file = cluster.admin_kubeconfig();
     let next = "Start the cluster with `krate up`.";
-    print!("{}", std::fs::read_to_string(file).explain("the cluster has not been started yet", next)?);
+    say!(
+        "{}",
+        std::fs::read_to_string(file).explain("the cluster has not been started yet", next)?.trim_end()
+    );
     Ok(())
 }
 

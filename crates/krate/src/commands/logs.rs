@@ -2,7 +2,7 @@
 
 use crate::cli::Logs;
 use crate::cluster::Cluster;
-use crate::ui::{Explain, Failure, Outcome};
+use crate::ui::{Explain, Failure, Outcome, say};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ pub fn run(args: &Logs) -> Outcome<()> {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         for line in &lines[lines.len().saturating_sub(args.tail)..] {
-            println!("{name}: {line}");
+            say!("{name}: {line}");
         }
         positions.push(text.len() as u64);
     }
@@ -52,7 +52,9 @@ fn follow(files: &[(String, PathBuf)], mut positions: Vec<u64>) -> Outcome<()> {
             let whole = text.rfind('\n').map_or(0, |end| end + 1);
             *position += whole as u64;
             for line in text[..whole].lines() {
-                println!("{name}: {line}");
+                if !say!("{name}: {line}") {
+                    return Ok(());
+                }
             }
         }
         let _ = std::io::stdout().flush();

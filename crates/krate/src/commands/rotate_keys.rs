@@ -2,7 +2,7 @@
 
 use crate::cli::RotateKeys;
 use crate::cluster::Cluster;
-use crate::ui::Outcome;
+use crate::ui::{Outcome, say};
 use crate::wiring::encryption;
 
 pub fn run(args: &RotateKeys) -> Outcome<()> {
@@ -15,6 +15,6 @@ pub fn run(args: &RotateKeys) -> Outcome<()> {
         }
     };
     encryption::rotate(&file)?;
-    println!("{} has a new key, which a running server takes at once.", file.display());
+    say!("{} has a new key, which a running server takes at once.", file.display());
     Ok(())
 }

@@ -3,7 +3,7 @@
 use crate::cli;
 use crate::cluster::health::Report;
 use crate::cluster::{Cluster, Process, Spec};
-use crate::ui::{Explain, Outcome};
+use crate::ui::{Explain, Outcome, say};
 use krate_api::types::core::v1::Node;
 use krate_client::kubeconfig::remote_config;
 use krate_client::remote::Remote;
@@ -27,11 +27,11 @@ pub async fn run(args: cli::Status) -> Outcome<()> {
     if args.json {
         let text =
             serde_json::to_string_pretty(&json!({ "clusters": reports })).explain("internal error", "")?;
-        println!("{text}");
+        say!("{text}");
         return Ok(());
     }
     if reports.is_empty() {
-        println!("No clusters on this machine. Start one with `krate up`.");
+        say!("No clusters on this machine. Start one with `krate up`.");
     }
     for report in &reports {
         print(report);
@@ -97,23 +97,23 @@ async fn nodes(cluster: &Cluster) -> Outcome<Vec<Value>> {
 
 fn print(report: &Value) {
     let text = |v: &Value| v.as_str().unwrap_or("").to_owned();
-    println!(
+    say!(
         "Cluster {:?} is {} (Kubernetes {})",
         text(&report["name"]),
         text(&report["state"]),
         text(&report["kubernetes"])
     );
-    println!("  API         {}", text(&report["api"]));
-    println!("  context     {}", text(&report["context"]));
-    println!("  state       {}", text(&report["dataDir"]));
+    say!("  API         {}", text(&report["api"]));
+    say!("  context     {}", text(&report["context"]));
+    say!("  state       {}", text(&report["dataDir"]));
     for p in report["published"].as_array().into_iter().flatten() {
-        println!("  published   {} -> NodePort {}", text(&p["listen"]), p["node_port"]);
+        say!("  published   {} -> NodePort {}", text(&p["listen"]), p["node_port"]);
     }
     for p in report["processes"].as_array().into_iter().flatten() {
         let pid = p["pid"].as_i64().map_or("not running".to_owned(), |pid| format!("pid {pid}"));
-        println!("  process     {:<12} {pid}", text(&p["name"]));
+        say!("  process     {:<12} {pid}", text(&p["name"]));
         for (component, message) in p["failed"].as_object().into_iter().flatten() {
-            println!(
+            say!(
                 "  problem     {component} in {} failed and is started again: {}",
                 text(&p["name"]),
                 text(message)
@@ -122,9 +122,9 @@ fn print(report: &Value) {
     }
     for n in report["nodes"].as_array().into_iter().flatten() {
         let ready = if n["ready"] == json!(true) { "Ready" } else { "NotReady" };
-        println!("  node        {:<12} {ready:<9} {}", text(&n["name"]), text(&n["address"]));
+        say!("  node        {:<12} {ready:<9} {}", text(&n["name"]), text(&n["address"]));
     }
     if let Some(error) = report["error"].as_str() {
-        println!("  problem     {error}");
+        say!("  problem     {error}");
     }
 }

@@ -5,7 +5,7 @@ use super::{down, kubeconfig};
 use crate::cli::{self, Publish};
 use crate::cluster::process::{Starting, start};
 use crate::cluster::{Cluster, Process, Spec, cgroup};
-use crate::ui::{Explain, Failure, Outcome, Steps};
+use crate::ui::{Explain, Failure, Outcome, Steps, say};
 use crate::{demo, host};
 use futures::StreamExt as _;
 use krate_api::types::core::v1::Node;
@@ -80,12 +80,12 @@ fn count(n: u8, what: &str) -> String {
 }
 
 fn summary(spec: &Spec, cluster: &Cluster, kubeconfig: &std::path::Path, took: Duration) {
-    println!("Cluster {:?} is ready after {took:.1?}: {}.", spec.name, spec.node_names().join(", "));
-    println!("  API         https://127.0.0.1:{}", spec.api_port);
-    println!("  context     {:?} in {}", spec.context(), kubeconfig.display());
-    println!("  state       {}", cluster.dir.display());
+    say!("Cluster {:?} is ready after {took:.1?}: {}.", spec.name, spec.node_names().join(", "));
+    say!("  API         https://127.0.0.1:{}", spec.api_port);
+    say!("  context     {:?} in {}", spec.context(), kubeconfig.display());
+    say!("  state       {}", cluster.dir.display());
     for publish in &spec.publish {
-        println!("  published   http://{} -> NodePort {}", publish.listen, publish.node_port);
+        say!("  published   http://{} -> NodePort {}", publish.listen, publish.node_port);
     }
 }
 

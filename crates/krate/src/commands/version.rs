@@ -1,9 +1,9 @@
 //! `krate version`.
 
-use crate::ui::Outcome;
+use crate::ui::{Outcome, say};
 
 pub fn run() -> Outcome<()> {
-    println!("krate {}", env!("CARGO_PKG_VERSION"));
-    println!("Kubernetes {}", krate_api::KUBERNETES_VERSION);
+    say!("krate {}", env!("CARGO_PKG_VERSION"));
+    say!("Kubernetes {}", krate_api::KUBERNETES_VERSION);
     Ok(())
 }

@@ -78,11 +78,23 @@ impl Cluster {
     }
 
     fn up_with(&self, nodes: u8, args: &[&str]) -> Said {
+        Said::of(&self.up_command(nodes, args).output().unwrap())
+    }
+
+    /// [`Cluster::up`] for a reader that has gone (`krate up | head -1`); whether it succeeded.
+    pub fn up_unheard(&self, nodes: u8) -> bool {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = self.up_command(nodes, &[]);
+        command.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap().success()
+    }
+
+    fn up_command(&self, nodes: u8, args: &[&str]) -> Command {
         let publish = format!("{}:30080", self.published);
         let mut command = krate();
         command.args(["up", "--nodes", &nodes.to_string(), "--publish", &publish]).args(args);
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(self.flags());
-        Said::of(&command.output().unwrap())
+        command
     }
 
     /// `--name` and `--data-dir` of this cluster.
