@@ -283,3 +283,41 @@ async fn the_kubernetes_service_comes_back() {
     assert_eq!(ip(&after), ip(&before));
     cluster.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_of_one_family_says_so() {
+    let (cluster, _nodes) = cluster(1).await;
+    let created = async |spec: &str| match cluster.of::<Service>().create(service("web", spec)).await {
+        Ok(service) => {
+            let deleted = cluster.of::<Service>().delete("default", "web", Default::default()).await;
+            deleted.unwrap();
+            let spec = service.spec.clone().unwrap();
+            let families = spec.ip_families.unwrap().join(",");
+            format!("{families} {} {}", spec.ip_family_policy.unwrap(), spec.cluster_ips.unwrap().len())
+        }
+        Err(status) => status.to_string(),
+    };
+    let not_dual = "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services";
+    let not_six =
+        |at: usize| format!("spec.ipFamilies[{at}]: Invalid value: \"IPv6\": not configured on this cluster");
+    let invalid = |faults: &str| format!("Service \"web\" is invalid: {faults}");
+    for (spec, expected) in [
+        ("", "IPv4 SingleStack 1".to_owned()),
+        (r#","ipFamilyPolicy":"PreferDualStack""#, "IPv4 PreferDualStack 1".to_owned()),
+        (r#","ipFamilyPolicy":"RequireDualStack""#, invalid(not_dual)),
+        (r#","ipFamilies":["IPv6"]"#, invalid(&not_six(0))),
+        (r#","ipFamilies":["IPv4","IPv6"]"#, invalid(&format!("[{not_dual}, {}]", not_six(1)))),
+        (
+            r#","ipFamilies":["IPv4","IPv4"],"ipFamilyPolicy":"PreferDualStack""#,
+            invalid("spec.ipFamilies[1]: Duplicate value: \"IPv4\""),
+        ),
+        (
+            r#","ipFamilies":["IPv5"]"#,
+            invalid("spec.ipFamilies[0]: Unsupported value: \"IPv5\": supported values: \"IPv4\", \"IPv6\""),
+        ),
+        (r#","clusterIP":"fd00::1""#, invalid(&not_six(0))),
+    ] {
+        assert_eq!(created(spec).await, expected, "{spec}");
+    }
+    cluster.stop().await;
+}

@@ -135,7 +135,10 @@ impl Allocation<'_> {
                 (spec.ip_families, spec.ip_family_policy) = (None, None);
             }
         } else {
-            self.families(spec, &mut faults);
+            faults.extend(krate_api::behaviour::service::family_faults(&Path::new("spec"), spec));
+            if faults.is_empty() {
+                self.families(spec, &mut faults);
+            }
             if faults.is_empty() {
                 self.fill_addresses(spec, txn, &name, &mut faults).await?;
             }

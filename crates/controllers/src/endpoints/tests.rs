@@ -161,3 +161,28 @@ async fn the_endpoints_of_a_deleted_service_go() {
     w.settle().await;
     assert!(w.fake.list::<Endpoints>().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_of_many_endpoints_is_one_slice() {
+    let w = world();
+    for i in 0..1250 {
+        pod(&w, &format!("p{i:04}"), "web", 8080, true);
+    }
+    w.fake.put(&service("web"));
+    w.settle().await;
+    assert_eq!(w.fake.list::<EndpointSlice>().len(), 13);
+    let mut writes = async || {
+        w.settle().await;
+        let all = w.fake.take_writes();
+        all.into_iter().filter(|write| write.contains("endpointslices")).collect::<Vec<_>>()
+    };
+    let _ = writes().await;
+    let one =
+        |writes: &[String]| assert!(matches!(writes, [only] if only.starts_with("update")), "{writes:?}");
+    w.set_ready(&w.fake.get::<Pod>("default", "p0007").unwrap(), false);
+    one(&writes().await);
+    w.fake.remove::<Pod>("default", "p0107");
+    one(&writes().await);
+    pod(&w, "p9999", "web", 8080, true);
+    one(&writes().await);
+}

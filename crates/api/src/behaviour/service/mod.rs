@@ -9,6 +9,8 @@ use crate::types::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::sync::Arc;
 
+pub use validate::families as family_faults;
+
 /// An annotation that has another name by now, and that name.
 const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const MODE: &str = "service.kubernetes.io/topology-mode";

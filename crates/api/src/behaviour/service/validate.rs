@@ -210,18 +210,7 @@ fn addresses(errors: &mut Errors, path: &Path, spec: &ServiceSpec, old: Option<&
         Some(first) if first != ip => errors.invalid(&at, ips, "first value must match `clusterIP`"),
         _ => {}
     }
-    let mut seen = BTreeSet::new();
-    for (i, family) in items(&spec.ip_families).iter().enumerate() {
-        let path = path.child("ipFamilies").index(i);
-        errors.one_of(&path, family, &["IPv4", "IPv6"]);
-        if !seen.insert(family) {
-            errors.push(Error::duplicate(&path, family));
-        }
-    }
-    if let Some(policy) = &spec.ip_family_policy {
-        let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
-        errors.one_of(&path.child("ipFamilyPolicy"), policy, &policies);
-    }
+    errors.extend(families(path, spec));
     let mut readable = true;
     let known = old.map_or(&[][..], |o| items(&o.cluster_ips));
     for (i, ip) in ips.iter().enumerate() {
@@ -242,6 +231,23 @@ fn addresses(errors: &mut Errors, path: &Path, spec: &ServiceSpec, old: Option<&
     if readable {
         stacks(errors, &at, spec);
     }
+}
+
+/// The faults of `ipFamilies` and `ipFamilyPolicy` as they are written: without them nothing can be allocated.
+pub fn families(path: &Path, spec: &ServiceSpec) -> Errors {
+    let (mut errors, mut seen) = (Errors::new(), BTreeSet::new());
+    for (i, family) in items(&spec.ip_families).iter().enumerate() {
+        let path = path.child("ipFamilies").index(i);
+        errors.one_of(&path, family, &["IPv4", "IPv6"]);
+        if !seen.insert(family) {
+            errors.push(Error::duplicate(&path, family));
+        }
+    }
+    if let Some(policy) = &spec.ip_family_policy {
+        let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+        errors.one_of(&path.child("ipFamilyPolicy"), policy, &policies);
+    }
+    errors
 }
 
 /// Two addresses are of two families, in the order of the families.
