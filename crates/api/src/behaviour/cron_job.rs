@@ -87,7 +87,7 @@ fn validate(cron: &CronJob) -> Errors {
     let name = str_of(&cron.metadata.name);
     if name.len() > NAME {
         let path = Path::new("metadata").child("name");
-        errors.invalid(&path, name, &names::too_long(NAME));
+        errors.invalid(&path, name, &format!("must be no more than {NAME} characters"));
     }
     errors
 }
@@ -142,10 +142,26 @@ fn validate_schedule(errors: &mut Errors, path: &Path, cron: &CronJob, zoned_bef
 fn validate_zone(errors: &mut Errors, path: &Path, zone: &str) {
     if zone.is_empty() {
         errors.invalid(path, zone, "timeZone must be nil or non-empty string");
-    } else if zone.eq_ignore_ascii_case("Local") {
+        return;
+    }
+    if !zone.split('/').all(is_zone_part) {
+        errors.invalid(path, zone, &format!("unknown time zone {zone}"));
+        return;
+    }
+    if zone.eq_ignore_ascii_case("Local") {
         let text = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.invalid(path, zone, text);
-    } else if let Err(fault) = cron::zone(zone) {
+    }
+    if zone != "Local"
+        && let Err(fault) = cron::zone(zone)
+    {
         errors.invalid(path, zone, &fault.to_string());
     }
+}
+
+/// A name of 1 to 14 characters that is not one of the file system's own.
+fn is_zone_part(part: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b".-_+".contains(&c);
+    let own = matches!(part, "." | "..") || part.starts_with('-');
+    (1..=14).contains(&part.len()) && part.bytes().all(plain) && !own
 }

@@ -117,6 +117,7 @@ static FAILURE_RULE: &Form = &[
     ("onPodConditions", "OnPodConditions", List(POD_CONDITION)),
 ];
 pub static FAILURE_POLICY: &Form = &[("rules", "Rules", List(FAILURE_RULE))];
+pub static UNCOUNTED_PODS: &Form = &[("succeeded", "Succeeded", Null), ("failed", "Failed", Null)];
 pub static SERVICE_PORT: &Form = &[
     ("name", "Name", Text),
     ("protocol", "Protocol", Text),

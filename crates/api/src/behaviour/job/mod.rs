@@ -1,5 +1,6 @@
 //! Jobs.
 
+mod indexes;
 mod policy;
 mod status;
 mod validate;
@@ -113,9 +114,7 @@ fn generate_selector(job: &mut Job) {
         labels.entry(key.to_owned()).or_insert_with(|| value.clone());
     }
     let wanted = spec.selector.get_or_insert_default().match_labels.get_or_insert_default();
-    if !wanted.contains_key(CONTROLLER_UID) && !wanted.contains_key(OLD_CONTROLLER_UID) {
-        wanted.insert(CONTROLLER_UID.to_owned(), uid);
-    }
+    wanted.entry(CONTROLLER_UID.to_owned()).or_insert(uid);
 }
 
 fn fields(job: &Job) -> Vec<(&'static str, String)> {

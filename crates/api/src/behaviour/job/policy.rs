@@ -1,7 +1,8 @@
 //! The faults of a job's policies on failed pods and on success.
 
+use super::indexes;
 use crate::behaviour::check::Check;
-use crate::behaviour::fill::{is_empty, items, str_of};
+use crate::behaviour::fill::{items, str_of};
 use crate::behaviour::names;
 use crate::field::{Error, Errors, Path};
 use crate::types::batch::v1::{
@@ -27,7 +28,7 @@ pub fn failure(errors: &mut Errors, path: &Path, policy: &PodFailurePolicy, job:
 
 fn failure_rule(errors: &mut Errors, path: &Path, rule: &PodFailurePolicyRule, job: &JobSpec) {
     let action = path.child("action");
-    errors.required_one_of(&action, &rule.action, &["Count", "FailIndex", "FailJob", "Ignore"]);
+    required_one_of(errors, &action, &rule.action, &["Count", "FailIndex", "FailJob", "Ignore"]);
     if rule.action == "FailIndex" && job.backoff_limit_per_index.is_none() {
         errors.invalid(&action, &rule.action, "requires the backoffLimitPerIndex to be set");
     }
@@ -43,16 +44,28 @@ fn failure_rule(errors: &mut Errors, path: &Path, rule: &PodFailurePolicyRule, j
         let path = at.index(i);
         errors.faults(&path.child("type"), &condition.type_, names::qualified_name(&condition.type_));
         let status = str_of(&condition.status);
-        errors.required_one_of(&path.child("status"), status, &["False", "True", "Unknown"]);
+        required_one_of(errors, &path.child("status"), status, &["False", "True", "Unknown"]);
     }
     match (rule.on_exit_codes.is_some(), conditions.is_empty()) {
         (true, false) => {
-            errors.invalid(path, rule, "specifying both OnExitCodes and OnPodConditions is not supported")
+            let text = "specifying both OnExitCodes and OnPodConditions is not supported";
+            errors.push(Error::untold(path, text));
         }
         (false, true) => {
-            errors.invalid(path, rule, "specifying one of OnExitCodes and OnPodConditions is required")
+            let text = "specifying one of OnExitCodes and OnPodConditions is required";
+            errors.push(Error::untold(path, text));
         }
         _ => {}
+    }
+}
+
+/// As the shared check, with the choice told when nothing is chosen.
+fn required_one_of(errors: &mut Errors, path: &Path, value: &str, supported: &[&str]) {
+    if value.is_empty() {
+        let quoted: Vec<String> = supported.iter().map(|one| format!("{one:?}")).collect();
+        errors.push(Error::required(path, &format!("valid values: [{}]", quoted.join(" "))));
+    } else {
+        errors.one_of(path, value, supported);
     }
 }
 
@@ -62,7 +75,7 @@ fn exit_codes(
     codes: &PodFailurePolicyOnExitCodesRequirement,
     job: &JobSpec,
 ) {
-    errors.required_one_of(&path.child("operator"), &codes.operator, &["In", "NotIn"]);
+    required_one_of(errors, &path.child("operator"), &codes.operator, &["In", "NotIn"]);
     if let Some(name) = &codes.container_name {
         let spec = job.template.spec.clone().unwrap_or_default();
         if !spec.containers.iter().chain(items(&spec.init_containers)).any(|c| c.name == *name) {
@@ -110,18 +123,16 @@ pub fn success(errors: &mut Errors, path: &Path, policy: &SuccessPolicy, complet
             errors.push(Error::required(&path, text));
         }
         let mut total = None;
-        if !is_empty(&rule.succeeded_indexes) {
-            let text = str_of(&rule.succeeded_indexes);
+        if let Some(text) = &rule.succeeded_indexes {
             let path = path.child("succeededIndexes");
             if text.len() > INDEXES {
                 errors.push(Error::too_long(&path, INDEXES));
             }
-            match count_indexes(text, completions) {
-                Ok(count) => total = Some(count),
-                Err(fault) => {
-                    errors.invalid(&path, text, &format!("error parsing succeededIndexes: {fault}"));
-                }
+            let intervals = indexes::parse(text, completions);
+            if let Err(fault) = &intervals {
+                errors.invalid(&path, text, &format!("error parsing succeededIndexes: {fault}"));
             }
+            total = Some(indexes::count(&intervals.unwrap_or_default()));
         }
         let Some(count) = rule.succeeded_count else { continue };
         let path = path.child("succeededCount");
@@ -138,41 +149,4 @@ pub fn success(errors: &mut Errors, path: &Path, policy: &SuccessPolicy, complet
             errors.invalid(&path, &count, &text);
         }
     }
-}
-
-/// The number of indexes in a list such as `0,2-4`.
-fn count_indexes(text: &str, completions: i32) -> Result<i32, String> {
-    let (mut total, mut last) = (0, -1);
-    for part in text.split(',') {
-        let mut ends = part.split('-');
-        let first = ends.next().unwrap_or("");
-        let low = index(first, completions)?;
-        let high = match ends.next() {
-            None => low,
-            Some(end) => index(end, completions)?,
-        };
-        if ends.next().is_some() {
-            return Err(format!(
-                "the fragment {part:?} violates the requirement that an index interval can have at most two parts separated by '-'"
-            ));
-        }
-        if low <= last {
-            return Err(format!("non-increasing order, previous: {last}, current: {low}"));
-        }
-        if high < low || (high == low && part.contains('-')) {
-            return Err(format!("non-increasing order, previous: {low}, current: {high}"));
-        }
-        total += high - low + 1;
-        last = high;
-    }
-    Ok(total)
-}
-
-fn index(text: &str, completions: i32) -> Result<i32, String> {
-    let number: i32 =
-        text.parse().map_err(|_| format!("cannot convert string to integer for index: {text:?}"))?;
-    if number >= completions {
-        return Err(format!("too large index: {text:?}"));
-    }
-    Ok(number)
 }

@@ -1,10 +1,11 @@
 //! What a Job's status may say, and how it may change: counters do not fall, a Job that has ended stays so, and it
 //! ends in steps. What a status said before and says still is not held against it.
 
+use super::indexes;
 use crate::behaviour::check::Check;
-use crate::behaviour::fill;
 use crate::behaviour::workload::counts;
-use crate::field::{Error, ErrorType, Errors, Path};
+use crate::behaviour::{fill, internal};
+use crate::field::{Error, Errors, Path};
 use crate::types::batch::v1::{Job, JobStatus};
 
 const COMPLETE: &str = "Complete";
@@ -27,10 +28,13 @@ pub fn update(job: &Job, was: &Job) -> Errors {
     let mut errors = Errors::new();
     counters(&mut errors, &change.path, new);
     uncounted(&mut errors, &change.path, new);
-    change.end(&mut errors);
-    change.conditions(&mut errors);
+    change.contradictions(&mut errors);
     change.times(&mut errors);
+    change.steps(&mut errors);
+    change.end(&mut errors);
     change.indexes(&mut errors);
+    change.pods(&mut errors);
+    change.success(&mut errors);
     change.is_kept(&mut errors);
     errors
 }
@@ -73,13 +77,6 @@ fn uncounted(errors: &mut Errors, path: &Path, status: &JobStatus) {
     }
 }
 
-/// A fault of a list as a whole, whose value is not told.
-fn untold(path: &Path, detail: impl Into<String>) -> Error {
-    let mut error = Error::required(path, "");
-    error.kind = ErrorType::Invalid;
-    error.with_detail(detail)
-}
-
 impl Change<'_> {
     fn changed<T: PartialEq>(&self, part: impl Fn(&JobStatus) -> T) -> bool {
         part(self.new) != part(self.old)
@@ -89,27 +86,64 @@ impl Change<'_> {
         self.changed(|s| holds(s, kind))
     }
 
+    /// One error on the conditions per broken rule.
+    fn rules(&self, errors: &mut Errors, rules: &[(bool, &str)]) {
+        let path = self.path.child("conditions");
+        let broken = rules.iter().filter(|(broken, _)| *broken);
+        errors.extend(broken.map(|(_, text)| Error::untold(&path, *text)));
+    }
+
+    fn contradictions(&self, errors: &mut Errors) {
+        let (complete, failed) = (holds(self.new, COMPLETE), holds(self.new, FAILED));
+        let failing = holds(self.new, FAILURE_TARGET);
+        let (completes, fails) = (self.turned(COMPLETE), self.turned(FAILED));
+        let targets = self.turned(FAILURE_TARGET);
+        self.rules(
+            errors,
+            &[
+                (
+                    (completes || fails) && complete && failed,
+                    "cannot set Complete=True and Failed=true conditions",
+                ),
+                (
+                    (completes || targets) && complete && failing,
+                    "cannot set Complete=True and FailureTarget=true conditions",
+                ),
+            ],
+        );
+    }
+
+    /// A Job ends in steps.
+    fn steps(&self, errors: &mut Errors) {
+        let fails = self.turned(FAILED) || self.changed(|s| s.failed_indexes.clone());
+        let completes = self.turned(COMPLETE) || self.turned(CRITERIA_MET);
+        let lacks = |after: &str, before: &str| holds(self.new, after) && !holds(self.new, before);
+        self.rules(
+            errors,
+            &[
+                (
+                    fails && lacks(FAILED, FAILURE_TARGET),
+                    "cannot set Failed=True condition without the FailureTarget=true condition",
+                ),
+                (
+                    completes && lacks(COMPLETE, CRITERIA_MET),
+                    "cannot set Complete=True condition without the SuccessCriteriaMet=true condition",
+                ),
+            ],
+        );
+    }
+
     /// What cannot be while a Job has ended.
     fn end(&self, errors: &mut Errors) {
         let new = self.new;
-        let (active, ready) = (new.active.unwrap_or(0), new.ready.unwrap_or(0));
-        let active_changed = self.changed(|s| s.active);
-        if (active_changed || self.changed(|s| s.ready)) && ready > active {
-            let text = "cannot set more ready pods than active";
-            errors.invalid(&self.path.child("ready"), &ready, text);
-        }
         if !finished(new) {
             return;
         }
         let ended = self.changed(finished);
-        if (ended || active_changed) && active > 0 {
+        let active = new.active.unwrap_or(0);
+        if (ended || self.changed(|s| s.active)) && active > 0 {
             let text = "active>0 is invalid for finished job";
             errors.invalid(&self.path.child("active"), &active, text);
-        }
-        let terminating = new.terminating.unwrap_or(0);
-        if (ended || self.changed(|s| s.terminating)) && terminating > 0 {
-            let text = "terminating>0 is invalid for finished job";
-            errors.invalid(&self.path.child("terminating"), &terminating, text);
         }
         let spec = self.job.spec.as_ref();
         let nothing_to_do = spec.is_some_and(|s| s.suspend == Some(true) && s.completions == Some(0));
@@ -123,46 +157,49 @@ impl Change<'_> {
             .is_some_and(|p| !fill::items(&p.succeeded).is_empty() || !fill::items(&p.failed).is_empty());
         if (ended || self.changed(|s| s.uncounted_terminated_pods.clone())) && waits {
             let text = "uncountedTerminatedPods needs to be empty for finished job";
-            errors.invalid(&self.path.child("uncountedTerminatedPods"), &waiting, text);
+            let value = internal::show(&waiting, internal::UNCOUNTED_PODS);
+            let path = self.path.child("uncountedTerminatedPods");
+            errors.push(Error::invalid(&path, "", text).showing(value));
         }
     }
 
-    fn conditions(&self, errors: &mut Errors) {
-        let path = self.path.child("conditions");
-        let (complete, failed) = (holds(self.new, COMPLETE), holds(self.new, FAILED));
-        let (failing, enough) = (holds(self.new, FAILURE_TARGET), holds(self.new, CRITERIA_MET));
-        let (completes, fails) = (self.turned(COMPLETE), self.turned(FAILED));
-        let (targets, meets) = (self.turned(FAILURE_TARGET), self.turned(CRITERIA_MET));
-        let indexes = self.changed(|s| s.failed_indexes.clone());
-        let rules = [
-            (
-                (fails || indexes) && failed && !failing,
-                "cannot set Failed=True condition without the FailureTarget=true condition",
-            ),
-            (
-                (completes || meets) && complete && !enough,
-                "cannot set Complete=True condition without the SuccessCriteriaMet=true condition",
-            ),
-            (
-                (completes || fails) && complete && failed,
-                "cannot set Complete=True and Failed=true conditions",
-            ),
-            (
-                (completes || targets) && complete && failing,
-                "cannot set Complete=True condition and FailureTarget=true condition",
-            ),
-            (
-                (meets || fails) && enough && failed,
-                "cannot set Failed=True and SuccessCriteriaMet=true conditions",
-            ),
-            (
-                (meets || targets) && enough && failing,
-                "cannot set FailureTarget=True and SuccessCriteriaMet=true conditions",
-            ),
-        ];
-        for (_, text) in rules.into_iter().filter(|(broken, _)| *broken) {
-            errors.push(untold(&path, text));
+    /// What cannot be of the pods' numbers.
+    fn pods(&self, errors: &mut Errors) {
+        let new = self.new;
+        let terminating = new.terminating.unwrap_or(0);
+        let changed = self.changed(finished) || self.changed(|s| s.terminating);
+        if changed && finished(new) && terminating > 0 {
+            let text = "terminating>0 is invalid for finished job";
+            errors.invalid(&self.path.child("terminating"), &terminating, text);
         }
+        let (active, ready) = (new.active.unwrap_or(0), new.ready.unwrap_or(0));
+        if (self.changed(|s| s.active) || self.changed(|s| s.ready)) && ready > active {
+            let text = "cannot set more ready pods than active";
+            errors.invalid(&self.path.child("ready"), &ready, text);
+        }
+    }
+
+    /// What goes together with success, whether it changed or not.
+    fn success(&self, errors: &mut Errors) {
+        let enough = holds(self.new, CRITERIA_MET);
+        let has_policy = self.job.spec.as_ref().is_some_and(|spec| spec.success_policy.is_some());
+        self.rules(
+            errors,
+            &[
+                (
+                    enough && holds(self.new, FAILED),
+                    "cannot set SuccessCriteriaMet=True and Failed=true conditions",
+                ),
+                (
+                    enough && holds(self.new, FAILURE_TARGET),
+                    "cannot set SuccessCriteriaMet=True and FailureTarget=true conditions",
+                ),
+                (
+                    has_policy && !enough && holds(self.new, COMPLETE),
+                    "cannot set Complete=True for Job with SuccessPolicy unless SuccessCriteriaMet=True",
+                ),
+            ],
+        );
     }
 
     fn times(&self, errors: &mut Errors) {
@@ -187,47 +224,47 @@ impl Change<'_> {
 
     fn indexes(&self, errors: &mut Errors) {
         let Some(spec) = &self.job.spec else { return };
-        let limit = u32::try_from(spec.completions.unwrap_or(0)).unwrap_or(0);
         let completed_changed = self.changed(|s| s.completed_indexes.clone());
         let failed_changed = self.changed(|s| s.failed_indexes.clone());
         let completed = self.new.completed_indexes.as_deref().unwrap_or("");
-        let at = self.path.child("completedIndexes");
+        let failed = self.new.failed_indexes.as_deref();
+        let (done, lost) = (self.path.child("completedIndexes"), self.path.child("failedIndexes"));
+        let readable = |errors: &mut Errors, path: &Path, field: &str, text: &str| {
+            let limit = spec.completions.unwrap_or(i32::MAX);
+            if let (Some(_), Err(fault)) = (spec.completions, indexes::parse(text, limit)) {
+                errors.invalid(path, text, &format!("error parsing {field}: {fault}"));
+            }
+        };
+        if completed_changed {
+            readable(errors, &done, "completedIndexes", completed);
+        }
+        if let Some(failed) = failed.filter(|_| failed_changed && spec.backoff_limit_per_index.is_some()) {
+            readable(errors, &lost, "failedIndexes", failed);
+        }
         let indexed = spec.completion_mode.as_deref() == Some("Indexed");
         if completed_changed && !completed.is_empty() && !indexed {
             let text = "cannot set non-empty completedIndexes when non-indexed completion mode";
-            errors.invalid(&at, completed, text);
+            errors.invalid(&done, completed, text);
         }
-        let done = parse(completed, limit);
-        if let (true, true, Err(fault)) = (completed_changed, indexed, &done) {
-            errors.invalid(&at, completed, &format!("error parsing completedIndexes: {fault}"));
-        }
-        let at = self.path.child("failedIndexes");
-        let Some(failed) = &self.new.failed_indexes else { return };
+        let Some(failed) = failed else { return };
         if failed_changed && spec.backoff_limit_per_index.is_none() {
             let text = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
-            errors.invalid(&at, failed, text);
+            errors.invalid(&lost, failed, text);
         }
-        let lost = parse(failed, limit);
-        if let (true, true, Err(fault)) = (failed_changed, spec.backoff_limit_per_index.is_some(), &lost) {
-            errors.invalid(&at, failed, &format!("error parsing failedIndexes: {fault}"));
-        }
-        if let (Ok(done), Ok(lost)) = (done, lost)
-            && (completed_changed || failed_changed)
-            && let Some(index) = overlap(&done, &lost)
+        if let Some(limit) = spec.completions.filter(|_| completed_changed || failed_changed)
+            && let Some(index) = indexes::overlap(completed, failed, limit)
         {
             let text = format!("failedIndexes and completedIndexes overlap at index: {index}");
-            errors.invalid(&at, failed, &text);
+            errors.invalid(&lost, failed, &text);
         }
     }
 
     /// What cannot be taken back.
     fn is_kept(&self, errors: &mut Errors) {
         let spec = self.job.spec.clone().unwrap_or_default();
-        for kind in [FAILED, COMPLETE, FAILURE_TARGET, CRITERIA_MET] {
-            if holds(self.old, kind) && !holds(self.new, kind) {
-                let text = format!("cannot disable the terminal {kind}=True condition");
-                errors.push(untold(&self.path.child("conditions"), text));
-            }
+        let lost = |kind: &str| holds(self.old, kind) && !holds(self.new, kind);
+        for kind in [FAILED, COMPLETE, FAILURE_TARGET].into_iter().filter(|kind| lost(kind)) {
+            self.rules(errors, &[(true, &format!("cannot disable the terminal {kind}=True condition"))]);
         }
         let (failed, before) = (self.new.failed.unwrap_or(0), self.old.failed.unwrap_or(0));
         if failed < before {
@@ -242,7 +279,7 @@ impl Change<'_> {
             errors.invalid(&self.path.child("succeeded"), &succeeded, text);
         }
         let (end, was) = (&self.new.completion_time, &self.old.completion_time);
-        if was.is_some() && end != was {
+        if was.is_some() && end.is_some() && end != was {
             let text = "completionTime cannot be mutated";
             errors.invalid(&self.path.child("completionTime"), end, text);
         }
@@ -250,60 +287,21 @@ impl Change<'_> {
         let resumes = suspended(self.old) && !suspended(self.new);
         let (start, was) = (&self.new.start_time, &self.old.start_time);
         if was.is_some() && start != was && spec.suspend != Some(true) && !resumes {
-            let at = self.path.child("startTime");
-            match start {
-                None => errors.push(Error::required(&at, "startTime cannot be removed for unsuspended job")),
-                Some(_) => errors.invalid(&at, start, "startTime cannot be modified for unsuspended job"),
-            }
+            let text = "startTime cannot be removed for unsuspended job";
+            errors.push(Error::required(&self.path.child("startTime"), text));
         }
+        let met_late = holds(self.new, CRITERIA_MET) && !holds(self.old, CRITERIA_MET);
+        self.rules(
+            errors,
+            &[
+                (lost(CRITERIA_MET), "cannot disable the SuccessCriteriaMet=True condition"),
+                (
+                    met_late && holds(self.old, COMPLETE),
+                    "cannot set SuccessCriteriaMet=True for Job already has Complete=true conditions",
+                ),
+            ],
+        );
     }
-}
-
-/// Intervals of indexes, in order.
-type Intervals = Vec<(u32, u32)>;
-
-/// Reads `1,3-5`.
-fn parse(text: &str, limit: u32) -> Result<Intervals, String> {
-    let mut found: Intervals = Vec::new();
-    for part in text.split(',').filter(|_| !text.is_empty()) {
-        let number = |text: &str| {
-            let read: Result<u32, _> = text.parse();
-            read.map_err(|_| format!("cannot convert string to integer for index: \"{text}\""))
-        };
-        let ends: Vec<&str> = part.split('-').collect();
-        let (first, last) = match ends.as_slice() {
-            [one] => (number(one)?, number(one)?),
-            [first, last] => (number(first)?, number(last)?),
-            _ => {
-                return Err(format!(
-                    "the fragment \"{part}\" violates the requirement that an index interval can have at most two \
-                     parts separated by '-'"
-                ));
-            }
-        };
-        if first > last && ends.len() == 2 {
-            return Err(format!("non-increasing order, previous: {first}, current: {last}"));
-        }
-        if let Some((_, before)) = found.last().filter(|(_, before)| *before >= first) {
-            return Err(format!("non-increasing order, previous: {before}, current: {first}"));
-        }
-        if last >= limit {
-            return Err(format!("too large index: \"{last}\""));
-        }
-        found.push((first, last));
-    }
-    Ok(found)
-}
-
-fn overlap(a: &Intervals, b: &Intervals) -> Option<u32> {
-    let (mut i, mut j) = (0, 0);
-    while let (Some(x), Some(y)) = (a.get(i), b.get(j)) {
-        if x.0.max(y.0) <= x.1.min(y.1) {
-            return Some(x.0.max(y.0));
-        }
-        if x.1 < y.1 { i += 1 } else { j += 1 }
-    }
-    None
 }
 
 #[cfg(test)]
@@ -352,7 +350,7 @@ mod tests {
                 "status.completionTime: Invalid value: \"2026-01-01T00:00:00Z\": cannot set completionTime when \
                  there is no Complete=True condition",
                 "status.conditions: Invalid value: cannot disable the terminal Complete=True condition",
-                "status.conditions: Invalid value: cannot disable the terminal SuccessCriteriaMet=True condition",
+                "status.conditions: Invalid value: cannot disable the SuccessCriteriaMet=True condition",
             ]
         );
         complete["active"] = 1.into();

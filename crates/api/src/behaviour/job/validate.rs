@@ -2,34 +2,48 @@
 
 use super::policy;
 use super::{CONTROLLER_UID, JOB_NAME, OLD_CONTROLLER_UID, OLD_JOB_NAME};
-use crate::behaviour::check::Check;
+use crate::behaviour::check::{self, Check};
 use crate::behaviour::fill::{self, str_of};
 use crate::behaviour::workload::{self, counts};
-use crate::behaviour::{names, pod_spec, selector};
+use crate::behaviour::{internal, names, pod_spec, selector};
 use crate::field::{Error, Errors, Path};
 use crate::labels::Selector;
 use crate::types::batch::v1::{Job, JobSpec, JobTemplateSpec};
 use crate::types::core::v1::Container;
 use std::collections::BTreeMap;
 
-/// Parallelism of an indexed job.
-const INDEXED_PARALLELISM: i32 = 100_000;
-/// Parallelism of a job that counts failures by index and has many indexes.
-const FAILING_PARALLELISM: i32 = 10_000;
+/// Parallelism and failed indexes of an indexed job, and its completions before other limits hold.
+const INDEXED_MOST: i32 = 100_000;
+/// Parallelism and failed indexes of a job that counts failures by index and has more completions than that.
+const FAILING_MOST: i32 = 10_000;
 /// Length of the name of another controller, in bytes.
 const MANAGER: usize = 63;
 const INDEXED_ONLY: &str = "requires indexed completion mode";
 
 pub fn create(job: &Job) -> Errors {
+    complete(job, true)
+}
+
+/// The faults of a Job on its own. Jobs made long ago lack the labels with a prefix.
+fn complete(job: &Job, prefixed: bool) -> Errors {
     let mut errors = Errors::new();
-    generated_selector(&mut errors, job);
+    generated_selector(&mut errors, job, prefixed);
     let default = JobSpec::default();
-    whole(&mut errors, job.spec.as_ref().unwrap_or(&default));
+    let spec = job.spec.as_ref().unwrap_or(&default);
+    whole(&mut errors, spec);
+    if let Some(completions) = spec.completions.filter(|n| *n > 0 && is_indexed(spec)) {
+        let name = str_of(&job.metadata.name);
+        let last = format!("{name}-{}", completions - 1);
+        if !names::dns1123_label(&last).is_empty() {
+            let text = format!("will not able to create pod with invalid DNS label: {last}");
+            errors.invalid(&Path::new("metadata").child("name"), name, &text);
+        }
+    }
     errors
 }
 
 /// The labels that tell a job's pods from those of all others are there, unless the user took care of it.
-fn generated_selector(errors: &mut Errors, job: &Job) {
+fn generated_selector(errors: &mut Errors, job: &Job, prefixed: bool) {
     let Some(spec) = job.spec.as_ref().filter(|s| s.manual_selector != Some(true)) else { return };
     let Some(wanted) = &spec.selector else { return };
     let (uid, name) = (str_of(&job.metadata.uid), str_of(&job.metadata.name));
@@ -39,16 +53,19 @@ fn generated_selector(errors: &mut Errors, job: &Job) {
     let path = Path::new("spec").child("template").child("metadata").child("labels");
     let none = BTreeMap::new();
     let labels = workload::labels(&spec.template).unwrap_or(&none);
-    let expected = [(OLD_CONTROLLER_UID, uid), (OLD_JOB_NAME, name), (CONTROLLER_UID, uid), (JOB_NAME, name)];
-    for (key, value) in expected {
+    let mut expected = vec![(OLD_CONTROLLER_UID, uid), (OLD_JOB_NAME, name)];
+    if prefixed {
+        expected.extend([(CONTROLLER_UID, uid), (JOB_NAME, name)]);
+    }
+    for (key, value) in &expected {
         let text = format!("must be '{value}'");
-        match labels.get(key) {
+        match labels.get(*key) {
             None => errors.push(Error::required(&path.key(key), &text)),
             Some(actual) if actual != value => errors.invalid(&path.key(key), labels, &text),
             Some(_) => {}
         }
     }
-    let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let expected = expected.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     if Selector::of(Some(wanted)).is_ok_and(|s| !s.matches(&expected)) {
         errors.invalid(&Path::new("spec").child("selector"), wanted, "`selector` not auto-generated");
     }
@@ -122,7 +139,8 @@ fn spec(errors: &mut Errors, path: &Path, job: &JobSpec) {
         if is_indexed(job) {
             policy::success(errors, &path, success, job.completions.unwrap_or(0));
         } else {
-            errors.invalid(&path, success, INDEXED_ONLY);
+            let value = internal::show(success, internal::SUCCESS_POLICY);
+            errors.push(Error::invalid(&path, "", INDEXED_ONLY).showing(value));
         }
     }
     if let Some(replacement) = &job.pod_replacement_policy {
@@ -142,48 +160,53 @@ fn is_indexed(job: &JobSpec) -> bool {
 }
 
 fn completion(errors: &mut Errors, path: &Path, job: &JobSpec) {
-    if let Some(mode) = &job.completion_mode {
-        errors.one_of(&path.child("completionMode"), mode, &["NonIndexed", "Indexed"]);
-    }
-    if !is_indexed(job) {
-        for (field, value) in [
-            ("backoffLimitPerIndex", job.backoff_limit_per_index),
-            ("maxFailedIndexes", job.max_failed_indexes),
-        ] {
-            if let Some(value) = value {
-                errors.invalid(&path.child(field), &value, INDEXED_ONLY);
+    match job.completion_mode.as_deref() {
+        Some("Indexed") => indexed(errors, path, job),
+        None | Some("NonIndexed") => {
+            for (field, value) in [
+                ("backoffLimitPerIndex", job.backoff_limit_per_index),
+                ("maxFailedIndexes", job.max_failed_indexes),
+            ] {
+                if let Some(value) = value {
+                    errors.invalid(&path.child(field), &value, INDEXED_ONLY);
+                }
             }
         }
-        return;
+        Some(mode) => errors.one_of(&path.child("completionMode"), mode, &["NonIndexed", "Indexed"]),
     }
-    let at = path.child("parallelism");
-    let parallelism = job.parallelism.unwrap_or(0);
+}
+
+fn indexed(errors: &mut Errors, path: &Path, job: &JobSpec) {
+    let most = |errors: &mut Errors, field: &str, value: Option<i32>, limit: i32, when: &str| {
+        if let Some(value) = value.filter(|value| *value > limit) {
+            errors.invalid(
+                &path.child(field),
+                &value,
+                &format!("must be less than or equal to {limit}{when}"),
+            );
+        }
+    };
     if job.completions.is_none() {
         errors.push(Error::required(&path.child("completions"), "when completion mode is Indexed"));
     }
-    if parallelism > INDEXED_PARALLELISM {
-        let text =
-            format!("must be less than or equal to {INDEXED_PARALLELISM} when completion mode is Indexed");
-        errors.invalid(&at, &parallelism, &text);
-    }
-    let Some(completions) = job.completions.filter(|_| job.backoff_limit_per_index.is_some()) else { return };
-    if completions > INDEXED_PARALLELISM {
-        if job.max_failed_indexes.is_none() {
-            let text = format!("must be specified when completions is above {INDEXED_PARALLELISM}");
-            errors.push(Error::required(&path.child("maxFailedIndexes"), &text));
-        }
-        if parallelism > FAILING_PARALLELISM {
-            let text = format!(
-                "must be less than or equal to {FAILING_PARALLELISM} when completions are above \
-                 {INDEXED_PARALLELISM} and used with backoff limit per index"
-            );
-            errors.invalid(&at, &parallelism, &text);
-        }
-    }
+    let when = " when completion mode is Indexed";
+    most(errors, "parallelism", job.parallelism, INDEXED_MOST, when);
+    let completions = job.completions.unwrap_or(i32::MAX);
     if let Some(failed) = job.max_failed_indexes.filter(|failed| *failed > completions) {
         let text = "must be less than or equal to completions";
         errors.invalid(&path.child("maxFailedIndexes"), &failed, text);
     }
+    most(errors, "maxFailedIndexes", job.max_failed_indexes, INDEXED_MOST, "");
+    if job.backoff_limit_per_index.is_none() || job.completions.is_none_or(|n| n <= INDEXED_MOST) {
+        return;
+    }
+    if job.max_failed_indexes.is_none() {
+        let text = format!("must be specified when completions is above {INDEXED_MOST}");
+        errors.push(Error::required(&path.child("maxFailedIndexes"), &text));
+    }
+    let when = format!(" when completions are above {INDEXED_MOST} and used with backoff limit per index");
+    most(errors, "parallelism", job.parallelism, FAILING_MOST, &when);
+    most(errors, "maxFailedIndexes", job.max_failed_indexes, FAILING_MOST, &when);
 }
 
 fn restart_policy(errors: &mut Errors, path: &Path, job: &JobSpec) {
@@ -204,19 +227,24 @@ pub fn update(subresource: &str, new: &Job, old: &Job) -> Errors {
     if subresource == "status" {
         return super::status::update(new, old);
     }
-    let mut errors = Errors::new();
-    let (Some(wanted), Some(was)) = (&new.spec, &old.spec) else { return errors };
-    whole(&mut errors, wanted);
+    let (Some(wanted), Some(was)) = (&new.spec, &old.spec) else { return vec![] };
+    let labels = workload::labels(&was.template);
+    let prefixed = labels.is_some_and(|l| l.contains_key(JOB_NAME) && l.contains_key(CONTROLLER_UID));
+    let mut errors = complete(new, prefixed);
     let path = Path::new("spec");
     completions(&mut errors, &path, wanted, was);
     errors.unchanged(&path.child("selector"), &wanted.selector, &was.selector);
     template(&mut errors, &path.child("template"), wanted, old);
     errors.unchanged(&path.child("completionMode"), &wanted.completion_mode, &was.completion_mode);
-    errors.unchanged(&path.child("podFailurePolicy"), &wanted.pod_failure_policy, &was.pod_failure_policy);
+    let (policy, old_policy) = (&wanted.pod_failure_policy, &was.pod_failure_policy);
+    let form = internal::FAILURE_POLICY;
+    check::kept(&mut errors, &path.child("podFailurePolicy"), policy, old_policy, form);
     let (limit, old_limit) = (&wanted.backoff_limit_per_index, &was.backoff_limit_per_index);
     errors.unchanged(&path.child("backoffLimitPerIndex"), limit, old_limit);
     errors.unchanged(&path.child("managedBy"), &wanted.managed_by, &was.managed_by);
-    errors.unchanged(&path.child("successPolicy"), &wanted.success_policy, &was.success_policy);
+    let (policy, old_policy) = (&wanted.success_policy, &was.success_policy);
+    let form = internal::SUCCESS_POLICY;
+    check::kept(&mut errors, &path.child("successPolicy"), policy, old_policy, form);
     errors
 }
 
@@ -270,7 +298,7 @@ fn template(errors: &mut Errors, path: &Path, new: &JobSpec, old: &Job) {
         metadata.labels = old_metadata.labels;
     }
     if !fill::same(&rest, &was.template) {
-        errors.invalid(path, &new.template, crate::behaviour::check::IMMUTABLE);
+        errors.invalid(path, &new.template, check::IMMUTABLE);
     }
 }
 

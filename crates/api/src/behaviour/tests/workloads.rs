@@ -1,6 +1,6 @@
 //! Deployments and the other workloads.
 
-use crate::behaviour::testing::Sample;
+use crate::behaviour::testing::{Sample, merge};
 use crate::types::apps::v1::{DaemonSet, Deployment};
 use crate::types::batch::v1::Job;
 use serde_json::{Value, json};
@@ -278,6 +278,74 @@ fn jobs() {
 }
 
 #[test]
+fn policies_of_jobs() {
+    let indexed = |patch: Value| {
+        let mut spec = json!({"completionMode": "Indexed", "completions": 5, "parallelism": 5});
+        merge(&mut spec, &patch);
+        json!({"spec": spec})
+    };
+    job().creates(&[
+        (
+            json!({"spec": {"podFailurePolicy": {"rules": [{"action": ""}, {"action": "Count",
+                "onExitCodes": {"operator": "", "values": [1]}, "onPodConditions": [{"type": "A", "status": "x"}]}]}}}),
+            &[
+                "spec.podFailurePolicy.rules[0].action: Required value: valid values: [\"Count\" \"FailIndex\" \
+                 \"FailJob\" \"Ignore\"]",
+                "spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is \
+                 required",
+                "spec.podFailurePolicy.rules[1].onExitCodes.operator: Required value: valid values: [\"In\" \"NotIn\"]",
+                "spec.podFailurePolicy.rules[1].onPodConditions[0].status: Unsupported value: \"x\": supported values: \
+                 \"False\", \"True\", \"Unknown\"",
+                "spec.podFailurePolicy.rules[1]: Invalid value: specifying both OnExitCodes and OnPodConditions is not \
+                 supported",
+            ],
+        ),
+        (
+            json!({"spec": {"successPolicy": {"rules": [{"succeededCount": 1}]}}}),
+            &["spec.successPolicy: Invalid value: {\"Rules\":[{\"SucceededIndexes\":null,\"SucceededCount\":1}]}: \
+               requires indexed completion mode"],
+        ),
+        (
+            indexed(json!({"successPolicy": {"rules": [{"succeededIndexes": "", "succeededCount": 1}]}})),
+            &["spec.successPolicy.rules[0].succeededCount: Invalid value: 1: must be less than or equal to 0 (the number \
+               of indexes in the specified succeededIndexes field)"],
+        ),
+        (
+            indexed(json!({"completions": 100_001, "backoffLimitPerIndex": 1, "parallelism": 10_001})),
+            &[
+                "spec.maxFailedIndexes: Required value: must be specified when completions is above 100000",
+                "spec.parallelism: Invalid value: 10001: must be less than or equal to 10000 when completions are above \
+                 100000 and used with backoff limit per index",
+            ],
+        ),
+        (
+            json!({"spec": {"completionMode": "Other", "backoffLimitPerIndex": 1}}),
+            &["spec.completionMode: Unsupported value: \"Other\": supported values: \"NonIndexed\", \"Indexed\""],
+        ),
+    ]);
+    let long = "a".repeat(62);
+    let patch = json!({"metadata": {"name": long}, "spec": indexed(json!({"completions": 11}))["spec"]});
+    let fault = format!(
+        "metadata.name: Invalid value: \"{long}\": will not able to create pod with invalid DNS label: {long}-10"
+    );
+    job().creates(&[(patch, &[&fault])]);
+}
+
+#[test]
+fn a_job_keeps_its_policies() {
+    let rule = json!({"action": "Ignore", "onPodConditions": [{"type": "A", "status": "True"}]});
+    let sample = job();
+    let stored: Value = serde_json::from_slice(&sample.stored(&json!({})).encode()).expect("JSON");
+    let from = json!({"spec": stored["spec"]});
+    let patch = json!({"spec": {"podFailurePolicy": {"rules": [rule]}, "podReplacementPolicy": "Failed"}});
+    assert_eq!(
+        sample.change_errors("", &from, &patch),
+        ["spec.podFailurePolicy: Invalid value: {\"Rules\":[{\"Action\":\"Ignore\",\"OnExitCodes\":null,\
+          \"OnPodConditions\":[{\"Type\":\"A\",\"Status\":\"True\"}]}]}: field is immutable"]
+    );
+}
+
+#[test]
 fn a_job_keeps_what_it_runs() {
     let sample = job();
     let stored: Value = serde_json::from_slice(&sample.stored(&json!({})).encode()).expect("JSON");
@@ -314,6 +382,7 @@ fn cron_jobs() {
             &[
                 "spec.timeZone: Invalid value: \"local\": timeZone must be an explicit time zone as defined in \
                  https://www.iana.org/time-zones",
+                "spec.timeZone: Invalid value: \"local\": unknown time zone local",
                 "spec.concurrencyPolicy: Unsupported value: \"x\": supported values: \"Allow\", \"Forbid\", \"Replace\"",
             ],
         ),
