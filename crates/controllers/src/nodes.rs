@@ -3,6 +3,7 @@
 use crate::meta::MetaView;
 use krate_api::Shared;
 use krate_api::object::DecodeError;
+use krate_api::quantity::Quantity;
 use krate_api::types::core::v1::{Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, Taint};
 use krate_client::{Informer, Informers, Source, View};
 use serde::Deserialize;
@@ -43,6 +44,16 @@ pub struct NodeStatusView {
     pub addresses: Vec<NodeAddress>,
     #[serde(deserialize_with = "crate::meta::or_default")]
     pub daemon_endpoints: NodeDaemonEndpoints,
+    #[serde(deserialize_with = "crate::meta::or_default")]
+    pub allocatable: AllocatableView,
+}
+
+/// Of what pods may have: the processors.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default)]
+pub struct AllocatableView {
+    #[serde(deserialize_with = "crate::meta::or_default")]
+    pub cpu: String,
 }
 
 impl View for NodeView {
@@ -62,6 +73,12 @@ impl NodeView {
     #[must_use]
     pub fn zone(&self) -> Option<&str> {
         self.metadata.labels.get(ZONE).map(String::as_str).filter(|z| !z.is_empty())
+    }
+
+    /// Thousandths of processors that pods may have.
+    #[must_use]
+    pub fn allocatable_cpu(&self) -> i64 {
+        Quantity::parse(&self.status.allocatable.cpu).map_or(0, |cpu| cpu.millis())
     }
 
     /// The port of the node's kubelet, if it has told one.

@@ -9,4 +9,5 @@ pub mod services;
 pub mod slices;
 #[cfg(test)]
 mod tests;
+mod topology;
 mod trigger;

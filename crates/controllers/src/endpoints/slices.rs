@@ -3,6 +3,7 @@
 use super::members::{self, Family};
 use super::plan::{self, Group, MANAGED_BY, Owner, SERVICE_NAME, Wanted};
 use super::services::{Selected, Selecting, selector};
+use super::topology;
 use super::trigger::{self, Triggers};
 use crate::env::{Env, synced};
 use crate::meta;
@@ -119,8 +120,13 @@ struct Controller {
     by_service: Index<EndpointSlice>,
     writer: Writer,
     triggers: Triggers,
+    /// What was last told of the hints of a Service that asks for them.
+    told: Mutex<HashMap<(String, Family), Told>>,
     recorder: Recorder,
 }
+
+/// Whether there are hints, or why there are none.
+type Told = Result<(), String>;
 
 pub fn start(env: &Env) {
     let (services, slices) = (env.informers.of::<Service>(), env.informers.of::<EndpointSlice>());
@@ -133,6 +139,7 @@ pub fn start(env: &Env) {
         by_service: by_service(&slices),
         writer: Writer::new(env.api(ACCOUNT), &slices),
         triggers: Triggers::default(),
+        told: Mutex::default(),
         recorder: env.recorder(ACCOUNT, ACCOUNT),
     });
     let (q, selecting) = (queue.clone(), Selecting::new(&services));
@@ -160,6 +167,13 @@ pub fn start(env: &Env) {
     let (q, s, p) = (queue.clone(), services.clone(), pods::by_node(&pods));
     let selecting = Selecting::new(&services);
     nodes.subscribe(move |old, new| {
+        let weight = |node: Option<&Arc<NodeView>>| {
+            node.and_then(|n| topology::weight(n).map(|(zone, cpu)| (zone.map(str::to_owned), cpu)))
+        };
+        if weight(old) != weight(new) {
+            let asking = s.list().into_iter().filter(|service| topology::is_asked(service));
+            asking.for_each(|service| q.add(meta::key(&service.metadata)));
+        }
         // Zones matter; they are seldom given after the pods have come.
         if s.is_empty() || old.map(|n| n.zone()) == new.map(|n| n.zone()) {
             return;
@@ -179,6 +193,7 @@ impl Controller {
     async fn reconcile(&self, key: &str) -> Result<Outcome, Status> {
         let Some(service) = self.services.get(key) else {
             self.triggers.forget(key);
+            self.told.lock().retain(|(of, _), _| of != key);
             return Ok(Outcome::Done);
         };
         let external = service.spec.as_ref().and_then(|s| s.type_.as_deref()) == Some("ExternalName");
@@ -191,7 +206,10 @@ impl Controller {
         let families = members::families(&service);
         let pods = self.members(&service);
         let at = self.triggers.next(key, &service, pods.iter());
-        let wanted = self.wanted(&service, &pods, &families);
+        let mut wanted = self.wanted(&service, &pods, &families);
+        for family in &families {
+            self.hint(key, &service, *family, &mut wanted);
+        }
         let existing = self.by_service.get(&format!("{MANAGER} {key}"));
         let mut plan = plan::plan(&owner(&service), &families, wanted, &existing);
         for slice in plan.create.iter_mut().chain(&mut plan.update) {
@@ -209,6 +227,37 @@ impl Controller {
         let mut pods = self.pods.of(service);
         pods.retain(|pod| members::is_member(service, pod, true));
         pods
+    }
+
+    /// Shares the endpoints of a family out among the zones, if the Service asks for that, and tells what came of it
+    /// when it changes.
+    fn hint(&self, key: &str, service: &Service, family: Family, wanted: &mut Wanted) {
+        let of = (key.to_owned(), family);
+        let asked = topology::is_asked(service);
+        let now = asked.then(|| {
+            let nodes = self.nodes.list();
+            let shares = topology::shares(nodes.iter().map(|n| &**n));
+            let groups = wanted.iter_mut().filter(|(group, _)| group.family == family);
+            let mut endpoints: Vec<_> = groups.flat_map(|(_, endpoints)| endpoints).collect();
+            topology::hint(&mut endpoints, &shares)
+        });
+        let before = match &now {
+            Some(now) => self.told.lock().insert(of, now.clone()),
+            None => self.told.lock().remove(&of),
+        };
+        let tell = |message: &str| format!("{message}, addressType: {}", family.as_str());
+        let disabled =
+            |why: &str| self.recorder.warning(&reference(service), "TopologyAwareHintsDisabled", tell(why));
+        match (now, before) {
+            (now, before) if now == before => {}
+            (Some(Ok(())), _) => {
+                let message = tell("Topology Aware Hints has been enabled");
+                self.recorder.normal(&reference(service), "TopologyAwareHintsEnabled", message);
+            }
+            (Some(Err(why)), _) => disabled(&why),
+            (None, Some(Ok(()))) => disabled("Topology Aware Hints has been disabled"),
+            (None, _) => {}
+        }
     }
 
     fn wanted(&self, service: &Service, pods: &[Arc<PodView>], families: &[Family]) -> Wanted {

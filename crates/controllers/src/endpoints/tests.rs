@@ -3,9 +3,10 @@
 use super::plan::{MANAGED_BY, SERVICE_NAME};
 use crate::world::{World, named};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use krate_api::Kind;
 use krate_api::meta::ObjectMeta;
 use krate_api::types::core::v1::{
-    Container, ContainerPort, EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service,
+    Container, ContainerPort, EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Node, Pod, Service,
     ServicePort,
 };
 use krate_api::types::discovery::v1::{Endpoint, EndpointSlice};
@@ -171,7 +172,7 @@ async fn one_of_many_endpoints_is_one_slice() {
     w.fake.put(&service("web"));
     w.settle().await;
     assert_eq!(w.fake.list::<EndpointSlice>().len(), 13);
-    let mut writes = async || {
+    let writes = async || {
         w.settle().await;
         let all = w.fake.take_writes();
         all.into_iter().filter(|write| write.contains("endpointslices")).collect::<Vec<_>>()
@@ -185,4 +186,48 @@ async fn one_of_many_endpoints_is_one_slice() {
     one(&writes().await);
     pod(&w, "p9999", "web", 8080, true);
     one(&writes().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn topology_aware_routing_shares_endpoints_out_and_says_so() {
+    let w = world();
+    let node = |name: &str, zone: &str| {
+        let json = format!(
+            r#"{{"metadata":{{"name":"{name}","labels":{{"topology.kubernetes.io/zone":"{zone}"}}}},
+            "status":{{"allocatable":{{"cpu":"2"}},"conditions":[{{"type":"Ready","status":"True"}}]}}}}"#
+        );
+        w.fake.put(&Node::decode(json.as_bytes()).unwrap());
+    };
+    node("n1", "z1");
+    for name in ["a", "b", "c", "d"] {
+        pod(&w, name, "web", 8080, true);
+        let mut pod = (*w.fake.get::<Pod>("default", name).unwrap()).clone();
+        pod.spec.as_mut().unwrap().node_name = Some("n1".to_owned());
+        w.fake.put(&pod);
+    }
+    let mut web = service("web");
+    let mode = ("service.kubernetes.io/topology-mode".to_owned(), "Auto".to_owned());
+    web.metadata.annotations = Some([mode].into());
+    w.fake.put(&web);
+    w.settle().await;
+    let zones = || {
+        let slice = w.fake.list::<EndpointSlice>()[0].clone();
+        let zone = |e: &Endpoint| e.hints.clone()?.for_zones?.first().map(|z| z.name.clone());
+        let mut zones: Vec<_> = slice.endpoints.iter().flatten().filter_map(zone).collect();
+        zones.sort();
+        zones
+    };
+    assert!(zones().is_empty());
+    assert!(
+        w.events().iter().any(|e| e.starts_with("TopologyAwareHintsDisabled Insufficient Node information"))
+    );
+    node("n2", "z2");
+    w.settle().await;
+    assert_eq!(zones(), ["z1", "z1", "z2", "z2"]);
+    let enabled = "TopologyAwareHintsEnabled Topology Aware Hints has been enabled, addressType: IPv4";
+    assert!(w.events().iter().any(|e| e == enabled), "{:?}", w.events());
+    web.metadata.annotations = None;
+    w.fake.put(&web);
+    w.settle().await;
+    assert!(zones().is_empty());
 }

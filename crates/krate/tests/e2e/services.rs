@@ -140,7 +140,7 @@ spec:
     );
     let port = jsonpath(&c, "svc/web", "{.spec.healthCheckNodePort}");
     let health = sh(&c, "client", &format!("wget -qO- http://{node}:{port}/"));
-    assert!(health.contains(r#""localEndpoints":1"#), "{health}");
+    assert!(health.contains(r#""localEndpoints": 1"#), "{health}");
     let other = jsonpath(&c, "node/node-2", "{.status.addresses[0].address}");
     let health = sh(&c, "client", &format!("wget -qO- http://{other}:{port}/"));
     assert!(health.contains("503"), "{health}");
