@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(of(&[one.clone(), three.clone()]), shares_of(&[("a", 0.25), ("b", 0.75)]));
         let others = [node("c", "9", "False", "x"), node("c", "9", "True", CONTROL_PLANE[0])];
         assert_eq!(of(&[&[one.clone(), three.clone()][..], &others].concat()).len(), 2);
-        assert!(of(&[one.clone()]).is_empty(), "one zone");
+        assert!(of(std::slice::from_ref(&one)).is_empty(), "one zone");
         assert!(of(&[one.clone(), three.clone(), node("", "1", "True", "x")]).is_empty(), "no zone");
         assert!(of(&[one, three, node("a", "0", "True", "x")]).is_empty(), "no processor");
     }

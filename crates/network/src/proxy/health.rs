@@ -22,6 +22,7 @@ pub struct Check {
 /// The open ports.
 pub struct Ports {
     health: Health,
+    wanted: usize,
     open: BTreeMap<u16, (watch::Sender<Check>, AbortHandle)>,
     tasks: JoinSet<()>,
 }
@@ -29,11 +30,18 @@ pub struct Ports {
 impl Ports {
     #[must_use]
     pub fn new(health: Health) -> Self {
-        Self { health, open: BTreeMap::new(), tasks: JoinSet::new() }
+        Self { health, wanted: 0, open: BTreeMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Whether every port that should be open is.
+    #[must_use]
+    pub fn are_open(&self) -> bool {
+        self.open.len() == self.wanted
     }
 
     /// Opens, closes and updates ports so that these are open.
     pub async fn set(&mut self, wanted: BTreeMap<u16, Check>) {
+        self.wanted = wanted.len();
         while self.tasks.try_join_next().is_some() {}
         self.open.retain(|port, (_, task)| {
             let keep = wanted.contains_key(port);

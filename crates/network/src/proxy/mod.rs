@@ -187,12 +187,12 @@ impl Proxy {
         let mut stale = Vec::new();
         let (mut checks, mut ports) = (Checks::default(), health::Ports::new(self.health.clone()));
         let mut pause = RETRY_FIRST;
-        let mut connection = None;
+        let (mut connection, mut ports_are_due) = (None, false);
         loop {
             let started = Instant::now();
             let keys = self.dirty.take();
             let plans = self.plans(&keys);
-            checks.change(&plans);
+            ports_are_due |= checks.change(&plans);
             let (transactions, more) = transactions(&mut programs, &plans, rebuild);
             stale.extend(more);
             let forget = stale.clone();
@@ -205,7 +205,9 @@ impl Proxy {
                     (rebuild, pause) = (false, RETRY_FIRST);
                     stale.clear();
                     self.health.updated();
-                    ports.set(checks.by_port()).await;
+                    if std::mem::take(&mut ports_are_due) || !ports.are_open() {
+                        ports.set(checks.by_port()).await;
+                    }
                     self.count(started, &programs);
                     self.applied.send_modify(|n| *n += 1);
                     self.dirty.changed.notified().await;
@@ -290,13 +292,18 @@ fn transactions(programs: &mut [Program], plans: &Plans, rebuild: bool) -> (Vec<
 struct Checks(BTreeMap<String, (u16, usize)>);
 
 impl Checks {
-    fn change(&mut self, plans: &Plans) {
+    /// Whether anything is different now.
+    fn change(&mut self, plans: &Plans) -> bool {
+        let mut changed = false;
         for (key, plan) in plans {
-            match plan.as_ref().and_then(|p| p.health) {
-                Some(health) => drop(self.0.insert(key.clone(), health)),
-                None => drop(self.0.remove(key)),
-            }
+            let health = plan.as_ref().and_then(|p| p.health);
+            let before = match health {
+                Some(health) => self.0.insert(key.clone(), health),
+                None => self.0.remove(key),
+            };
+            changed |= before != health;
         }
+        changed
     }
 
     fn by_port(&self) -> BTreeMap<u16, health::Check> {
