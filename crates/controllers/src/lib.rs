@@ -25,6 +25,7 @@ mod node_ipam;
 mod node_lifecycle;
 mod nodes;
 mod owners;
+mod patience;
 mod pod_control;
 mod pod_gc;
 mod pod_template;

@@ -270,6 +270,29 @@ async fn a_failed_pod_is_made_anew_under_its_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_its_node_refuses_is_made_anew_ever_later() {
+    let (cluster, _nodes) = cluster(1).await;
+    cluster.of::<StatefulSet>().create(stateful_set("db", 1)).await.unwrap();
+    let (mut uid, mut made) = (None, vec![]);
+    for _ in 0..10 {
+        let anew = |p: Option<&Pod>| p.is_some_and(|p| p.metadata.uid != uid);
+        uid = cluster.until("default", "db-0", anew).await.unwrap().metadata.uid.clone();
+        made.push(tokio::time::Instant::now());
+        let fail = r#"{"status":{"phase":"Failed","reason":"OutOfcpu"}}"#;
+        cluster.of::<Pod>().patch_status("default", "db-0", PatchKind::Merge, fail).await.unwrap();
+    }
+    let pauses: Vec<u64> = made.windows(2).map(|two| (two[1] - two[0]).as_secs()).collect();
+    let wanted = [0, 1, 2, 4, 8, 16, 32, 60, 60];
+    assert!(pauses.iter().zip(wanted).all(|(is, wanted)| *is >= wanted && *is <= wanted + 1), "{pauses:?}");
+    // What may help is tried at once.
+    set_image(&cluster, "db:2").await;
+    let before = tokio::time::Instant::now();
+    runs(&cluster, &all(&["db-0"], "db:2")).await;
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pod_of_a_lost_node_comes_back_only_when_the_old_one_is_surely_gone() {
     let (cluster, nodes) = cluster(2).await;
     cluster.of::<StatefulSet>().create(stateful_set("db", 1)).await.unwrap();

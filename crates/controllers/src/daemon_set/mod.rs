@@ -5,7 +5,6 @@
 //! ([`status`]). Where a daemon belongs is told in [`nodes`], and its templates are kept in [`revisions`].
 //! Pods are bound by the scheduler: each is pinned to its node by affinity.
 
-mod backoff;
 mod nodes;
 mod plan;
 mod revisions;
@@ -23,8 +22,8 @@ use crate::meta;
 use crate::nodes::NodeView;
 use crate::owners::Owners;
 use crate::pod_control::{For, PodControl};
+use crate::patience::Backoff;
 use crate::pods::{self, PodView};
-use backoff::Backoff;
 use krate_api::labels::Selector;
 use krate_api::types::apps::v1::DaemonSet;
 use krate_api::types::core::v1::Pod;

@@ -3,6 +3,7 @@
 use super::nodes::{Belongs, Demands, TEMPLATE_GENERATION, generation};
 use crate::history::REVISION_HASH;
 use crate::nodes::NodeView;
+use crate::patience::Patience;
 use crate::pods::{Availability, PodView};
 use jiff::Timestamp;
 use krate_api::types::apps::v1::DaemonSet;
@@ -41,11 +42,6 @@ impl Actions {
     pub fn look_again(&mut self, after: Duration) {
         self.again = Some(self.again.map_or(after, |before| before.min(after)));
     }
-}
-
-/// Whether a failed daemon may be replaced now, or how long that has to wait.
-pub trait Patience {
-    fn replace(&mut self, node: &str) -> Result<(), Duration>;
 }
 
 impl<'a> Observed<'a> {

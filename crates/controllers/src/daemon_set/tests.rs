@@ -1,12 +1,13 @@
 //! DaemonSets: the plan of single steps, and the controller on the in-memory API.
 
 use super::nodes::Belongs;
-use super::plan::{Daemon, Observed, Patience};
+use super::plan::{Daemon, Observed};
 use super::rollout::{self, Bounds};
 use super::testing::{node, object, set, set_image, surging};
 use super::{start, status};
 use crate::history::REVISION_HASH;
 use crate::nodes::NodeView;
+use crate::patience::Patience;
 use crate::pods::PodView;
 use crate::world::World;
 use jiff::Timestamp;

@@ -19,6 +19,7 @@ use crate::env::{Env, synced};
 use crate::history::{self, History};
 use crate::meta::{self, Slim};
 use crate::owners::Owners;
+use crate::patience::{Backoff, Patience as _};
 use crate::pods::{self, PodView};
 use crate::slow_start::slow_start;
 use claims::{OfSet, Store};
@@ -30,12 +31,17 @@ use krate_base::Clock;
 use krate_client::api::delete_uid;
 use krate_client::recorder::reference;
 use krate_client::{Api, Index, Outcome, Recorder, Source};
+use parking_lot::Mutex;
 use plan::{Action, Observed, Why};
 use revisions::Revisions;
 use std::sync::Arc;
+use std::time::Duration;
 
 const ACCOUNT: &str = "statefulset-controller";
 const WORKERS: usize = 5;
+/// The longest pause before a pod that keeps failing is made anew. The original has none, and is held up
+/// by the rate of its requests alone; a member of a database should not be missing for longer than needed.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 struct Controller {
     api: Api<StatefulSet>,
@@ -46,6 +52,7 @@ struct Controller {
     by_controller: Index<PodView>,
     recorder: Recorder,
     clock: Clock,
+    backoff: Mutex<Backoff>,
 }
 
 pub fn start(env: &Env) {
@@ -63,6 +70,7 @@ pub fn start(env: &Env) {
         by_controller,
         recorder,
         clock: env.clock.clone(),
+        backoff: Mutex::new(Backoff::up_to(MAX_PAUSE)),
     });
     let c = controller.clone();
     cache.subscribe(move |old, new| {
@@ -98,7 +106,10 @@ impl Controller {
     }
 
     async fn reconcile(&self, key: &str) -> Result<Outcome, Status> {
-        let Some(set) = self.sets.informer.get(key) else { return Ok(Outcome::Done) };
+        let Some(set) = self.sets.informer.get(key) else {
+            self.backoff.lock().prune();
+            return Ok(Outcome::Done);
+        };
         let Some(selector) = selector(&set).filter(|s| !s.is_everything()) else {
             tracing::warn!(key, "the selector is invalid or empty");
             return Ok(Outcome::Done);
@@ -121,9 +132,10 @@ impl Controller {
             let changed = StatefulSet { status: Some(status), ..(*set).clone() };
             self.api.update_status(changed).await?;
         }
-        acted?;
+        let paused = acted?;
         self.clean_up(&set, &revisions, &pods).await?;
-        Ok(observed.next_available().map_or(Outcome::Done, Outcome::After))
+        let next = paused.into_iter().chain(observed.next_available()).min();
+        Ok(next.map_or(Outcome::Done, Outcome::After))
     }
 
     /// The set's pods; a pod that is not named like one of them is none of its business.
@@ -134,13 +146,15 @@ impl Controller {
         claim_all(pods, set, selector, &self.pod_api, &self.api).await
     }
 
-    /// Creations first, carefully; then the rest in order. Stops at the first failure.
+    /// Creations first, carefully; then the rest in order. Stops at the first failure. What has to wait, by
+    /// how long.
     async fn carry_out(
         &self,
         observed: &Observed<'_>,
         claims: &OfSet<'_>,
         revisions: &Revisions,
-    ) -> Result<(), Status> {
+    ) -> Result<Option<Duration>, Status> {
+        let mut paused = None;
         let actions = plan::plan(observed);
         let create = |action: &&Action| matches!(action, Action::Create { .. });
         let (new, rest): (Vec<_>, Vec<_>) = actions.iter().partition(create);
@@ -148,20 +162,29 @@ impl Controller {
             let templates = self.templates(observed.set, revisions);
             let one = |n: usize| self.create(observed, claims, &templates, new.get(n).copied());
             if let Some(status) = slow_start(new.len(), one).await.failure {
-                return if meta::namespace_is_terminating(&status) { Ok(()) } else { Err(status) };
+                return if meta::namespace_is_terminating(&status) { Ok(None) } else { Err(status) };
             }
         }
         for action in rest {
             match action {
                 Action::Create { .. } => {}
                 Action::CreateClaims { ordinal } => claims.create(*ordinal).await?,
+                Action::Delete { pod, why: Why::Ended } if let Some(pause) = self.pause(observed, pod) => {
+                    paused = Some(paused.map_or(pause, |before: Duration| before.min(pause)));
+                }
                 Action::Delete { pod, why } => self.delete(observed.set, pod, *why).await?,
                 Action::Correct { ordinal, pod, condemned } => {
                     self.correct(claims, *ordinal, pod, *condemned).await?;
                 }
             }
         }
-        Ok(())
+        Ok(paused)
+    }
+
+    /// How long a pod that has ended must still wait to be made anew. A new template is tried at once.
+    fn pause(&self, observed: &Observed<'_>, pod: &PodView) -> Option<Duration> {
+        let place = format!("{} {}", pod.name(), observed.update);
+        self.backoff.lock().of(meta::uid(&observed.set.metadata)).replace(&place).err()
     }
 
     /// What cannot be read back is taken from the set, whose template is that of the last revision.
