@@ -98,10 +98,15 @@ struct Dirty {
 }
 
 impl Dirty {
-    fn add(&self, key: Option<String>) {
-        if let Some(key) = key {
+    /// All at once: who is woken finds all of them.
+    fn add(&self, keys: impl IntoIterator<Item = String>) {
+        let count = {
+            let mut all = self.keys.lock();
+            all.extend(keys);
+            all.len()
+        };
+        if count > 0 {
             self.health.queued();
-            self.keys.lock().insert(key);
             self.changed.notify_one();
         }
     }
@@ -131,8 +136,7 @@ impl Proxy {
         let told = Arc::downgrade(&dirty);
         slice_informer.subscribe(move |old, new| {
             let Some(dirty) = told.upgrade() else { return };
-            dirty.add(old.and_then(|s| s.service_key()));
-            dirty.add(new.and_then(|s| s.service_key()));
+            dirty.add([old, new].into_iter().flatten().filter_map(|s| s.service_key()));
         });
         let nodes = config.informers.get::<NodeView>(Source::of::<ApiNode>());
         let (told, all, own) = (Arc::downgrade(&dirty), services.clone(), config.node_name.clone());
@@ -141,7 +145,7 @@ impl Proxy {
             let Some(dirty) = told.upgrade() else { return };
             // Which endpoints are near follows the node's zone; it seldom changes.
             if new.or(old).is_some_and(|n| n.name == own) && zone(old) != zone(new) {
-                all.keys().into_iter().for_each(|key| dirty.add(Some(key)));
+                dirty.add(all.keys());
             }
         });
         let ranges = config.informers.get::<RangesView>(Source::of::<ServiceCIDR>());
