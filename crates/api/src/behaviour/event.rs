@@ -1,8 +1,8 @@
 //! Events, in their two versions.
 
-use super::check::Check;
+use super::check::{self, Check};
 use super::fill::{is_empty, str_of};
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed, internal, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::core::v1::{Event, ObjectReference};
 use crate::types::events::v1::Event as NewEvent;
@@ -81,6 +81,8 @@ struct Facts<'a> {
     namespace: &'a str,
     about: &'a str,
     timed: bool,
+    /// What the version calls the next field.
+    controller_field: &'a str,
     controller: &'a str,
     instance: &'a str,
     action: &'a str,
@@ -93,6 +95,7 @@ fn validate(event: &Event) -> Errors {
         namespace: str_of(&event.metadata.namespace),
         about: str_of(&event.involved_object.namespace),
         timed: event.event_time.is_some(),
+        controller_field: "reportingComponent",
         controller: str_of(&event.reporting_component),
         instance: str_of(&event.reporting_instance),
         action: str_of(&event.action),
@@ -123,7 +126,7 @@ fn common(event: &Facts<'_>) -> Errors {
 
 /// What an event in the new style has to say.
 fn words(errors: &mut Errors, event: &Facts<'_>) {
-    let controller = Path::new("reportingController");
+    let controller = Path::new(event.controller_field);
     errors.required(&controller, event.controller);
     errors.faults(&controller, event.controller, names::qualified_name(event.controller));
     for (field, word) in
@@ -145,6 +148,7 @@ fn new_facts(event: &NewEvent) -> Facts<'_> {
         namespace: str_of(&event.metadata.namespace),
         about: event.regarding.as_ref().map_or("", |r| str_of(&r.namespace)),
         timed: event.event_time.is_some(),
+        controller_field: "reportingController",
         controller: str_of(&event.reporting_controller),
         instance: str_of(&event.reporting_instance),
         action: str_of(&event.action),
@@ -188,22 +192,27 @@ fn validate_new_update(_: &str, new: &NewEvent, old: &NewEvent) -> Errors {
     if new.series != old.series {
         series(&mut errors, new);
     }
-    errors.unchanged(&Path::new("involvedObject"), &new.regarding, &old.regarding);
-    errors.unchanged(&Path::new("reason"), &new.reason, &old.reason);
-    errors.unchanged(&Path::new("message"), &new.note, &old.note);
-    errors.unchanged(&Path::new("source"), &new.deprecated_source, &old.deprecated_source);
+    let (about, was) = (new.regarding.clone().unwrap_or_default(), old.regarding.clone().unwrap_or_default());
+    check::kept(&mut errors, &Path::new("involvedObject"), &about, &was, internal::OBJECT_REFERENCE);
+    errors.unchanged(&Path::new("reason"), &str_of(&new.reason), &str_of(&old.reason));
+    errors.unchanged(&Path::new("message"), &str_of(&new.note), &str_of(&old.note));
+    let source = |event: &NewEvent| event.deprecated_source.clone().unwrap_or_default();
+    let form = internal::EVENT_SOURCE;
+    check::kept(&mut errors, &Path::new("source"), &source(new), &source(old), form);
     let first = Path::new("firstTimestamp");
     errors.unchanged(&first, &new.deprecated_first_timestamp, &old.deprecated_first_timestamp);
     let last = Path::new("lastTimestamp");
     errors.unchanged(&last, &new.deprecated_last_timestamp, &old.deprecated_last_timestamp);
-    errors.unchanged(&Path::new("count"), &new.deprecated_count, &old.deprecated_count);
-    errors.unchanged(&Path::new("type"), &new.type_, &old.type_);
+    let count = |event: &NewEvent| event.deprecated_count.unwrap_or(0);
+    errors.unchanged(&Path::new("count"), &count(new), &count(old));
+    errors.unchanged(&Path::new("type"), &str_of(&new.type_), &str_of(&old.type_));
     errors.unchanged(&Path::new("eventTime"), &new.event_time, &old.event_time);
-    errors.unchanged(&Path::new("action"), &new.action, &old.action);
-    errors.unchanged(&Path::new("related"), &new.related, &old.related);
+    errors.unchanged(&Path::new("action"), &str_of(&new.action), &str_of(&old.action));
+    let form = internal::OBJECT_REFERENCE;
+    check::kept(&mut errors, &Path::new("related"), &new.related, &old.related, form);
     let controller = Path::new("reportingController");
-    errors.unchanged(&controller, &new.reporting_controller, &old.reporting_controller);
+    errors.unchanged(&controller, &str_of(&new.reporting_controller), &str_of(&old.reporting_controller));
     let instance = Path::new("reportingInstance");
-    errors.unchanged(&instance, &new.reporting_instance, &old.reporting_instance);
+    errors.unchanged(&instance, &str_of(&new.reporting_instance), &str_of(&old.reporting_instance));
     errors
 }

@@ -117,6 +117,16 @@ static FAILURE_RULE: &Form = &[
     ("onPodConditions", "OnPodConditions", List(POD_CONDITION)),
 ];
 pub static FAILURE_POLICY: &Form = &[("rules", "Rules", List(FAILURE_RULE))];
+pub static OBJECT_REFERENCE: &Form = &[
+    ("kind", "Kind", Text),
+    ("namespace", "Namespace", Text),
+    ("name", "Name", Text),
+    ("uid", "UID", Text),
+    ("apiVersion", "APIVersion", Text),
+    ("resourceVersion", "ResourceVersion", Text),
+    ("fieldPath", "FieldPath", Text),
+];
+pub static EVENT_SOURCE: &Form = &[("component", "Component", Text), ("host", "Host", Text)];
 pub static UNCOUNTED_PODS: &Form = &[("succeeded", "Succeeded", Null), ("failed", "Failed", Null)];
 pub static SERVICE_PORT: &Form = &[
     ("name", "Name", Text),

@@ -76,10 +76,12 @@ pub fn validate_create(meta: &ObjectMeta, namespaced: bool, behaviour: &dyn Beha
         ));
     }
     errors.extend(common(meta, &path));
+    errors.extend(finalizers(fill::items(&meta.finalizers), &path.child("finalizers")));
+    errors.extend(managed(fill::items(&meta.managed_fields), &path.child("managedFields")));
     errors
 }
 
-/// The faults of an update's metadata.
+/// The faults of an update's metadata. Finalizers are looked at by the kinds only.
 #[must_use]
 pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Errors {
     let path = Path::new("metadata");
@@ -123,6 +125,7 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Errors {
         ));
     }
     errors.extend(common(new, &path));
+    errors.extend(managed(fill::items(&new.managed_fields), &path.child("managedFields")));
     errors
 }
 
@@ -142,8 +145,6 @@ fn common(meta: &ObjectMeta, path: &Path) -> Errors {
     let mut errors = labels(meta.labels.as_ref().unwrap_or(&empty), &path.child("labels"));
     errors.extend(annotations(meta.annotations.as_ref().unwrap_or(&empty), &path.child("annotations")));
     errors.extend(owners(fill::items(&meta.owner_references), &path.child("ownerReferences")));
-    errors.extend(finalizers(fill::items(&meta.finalizers), &path.child("finalizers")));
-    errors.extend(managed(fill::items(&meta.managed_fields), &path.child("managedFields")));
     errors
 }
 

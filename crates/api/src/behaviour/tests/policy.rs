@@ -201,10 +201,20 @@ fn events() {
     )]);
     let event = json!({"regarding": {"namespace": "default"}, "reason": "Started", "action": "Start", "type": "Normal",
         "reportingController": "kubelet", "reportingInstance": "n", "eventTime": "2026-01-01T00:00:00.000000Z"});
-    Sample::new("events.k8s.io/v1", "Event", event).creates(&[
+    let sample = Sample::new("events.k8s.io/v1", "Event", event);
+    sample.creates(&[
         (json!({"eventTime": null}), &["eventTime: Required value"]),
         (json!({"action": null}), &["action: Required value"]),
     ]);
+    sample.updates(&[(
+        json!({"regarding": {"name": "x"}, "note": "new", "deprecatedCount": 2}),
+        &[
+            "involvedObject: Invalid value: {\"Kind\":\"\",\"Namespace\":\"default\",\"Name\":\"x\",\"UID\":\"\",\
+             \"APIVersion\":\"\",\"ResourceVersion\":\"\",\"FieldPath\":\"\"}: field is immutable",
+            "message: Invalid value: \"new\": field is immutable",
+            "count: Invalid value: 2: field is immutable",
+        ],
+    )]);
 }
 
 const REQUEST: &str = "-----BEGIN CERTIFICATE REQUEST-----\nYQ==\n-----END CERTIFICATE REQUEST-----\n";

@@ -270,3 +270,27 @@ fn drivers_and_nodes() {
         ),
     ]);
 }
+
+#[test]
+fn what_is_dubious_in_a_volume_is_told() {
+    let term = json!({"matchExpressions": [{"key": "beta.kubernetes.io/arch", "operator": "Exists"}]});
+    let volume = json!({
+        "metadata": {"annotations": {"volume.beta.kubernetes.io/storage-class": "a"}},
+        "spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/a"},
+            "persistentVolumeReclaimPolicy": "Recycle", "rbd": {"monitors": ["a"], "image": "b"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [term]}}},
+    });
+    let sample = Sample::new("v1", "PersistentVolume", volume);
+    assert_eq!(
+        sample.behaviour().warnings(&*sample.with(&json!({})), None),
+        [
+            "metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use \
+             \"storageClassName\" attribute instead",
+            "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended \
+             approach is to use dynamic provisioning.",
+            "spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].key: beta.kubernetes.io/arch is \
+             deprecated since v1.14; use \"kubernetes.io/arch\" instead",
+            "spec.rbd: deprecated in v1.28, non-functional in v1.31+",
+        ]
+    );
+}
