@@ -122,3 +122,18 @@ pub fn requirements(requirements: &mut Option<ResourceRequirements>) {
         resources(&mut r.requests);
     }
 }
+
+/// A field and a list that say the same: the first of the list is the one, and the one wins.
+pub fn agree<T>(
+    one: &mut Option<String>,
+    list: &mut Option<Vec<T>>,
+    text: impl Fn(&T) -> String,
+    make: impl Fn(String) -> T,
+) {
+    let first = items(list).first().map(text);
+    match one.clone().filter(|one| !one.is_empty()) {
+        Some(one) if first.as_ref() != Some(&one) => *list = Some(vec![make(one)]),
+        Some(_) => {}
+        None => *one = first,
+    }
+}

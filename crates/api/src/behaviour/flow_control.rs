@@ -3,7 +3,7 @@
 
 use super::check::Check;
 use super::fill::{generation, items, number, restore_metadata, same, str_of, value};
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed, internal, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::flowcontrol::v1::{
     FlowSchema, FlowSchemaSpec, LimitResponse, LimitedPriorityLevelConfiguration, NonResourcePolicyRule,
@@ -47,11 +47,11 @@ pub fn flow_schema() -> Arc<dyn Behaviour> {
         },
         validate_update: |subresource, new, _| {
             let mut errors = Errors::new();
-            let conditions = new.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-            conditions_of(&mut errors, conditions.iter().map(|c| str_of(&c.type_)));
             if let Some(spec) = new.spec.as_ref().filter(|_| subresource.is_empty()) {
                 validate_schema(&mut errors, str_of(&new.metadata.name), spec);
             }
+            let conditions = new.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+            conditions_of(&mut errors, conditions.iter().map(|c| str_of(&c.type_)));
             errors
         },
         check_name: names::subdomain_name,
@@ -83,11 +83,11 @@ pub fn priority_level() -> Arc<dyn Behaviour> {
         },
         validate_update: |subresource, new, _| {
             let mut errors = Errors::new();
-            let conditions = new.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-            conditions_of(&mut errors, conditions.iter().map(|c| str_of(&c.type_)));
             if let Some(spec) = new.spec.as_ref().filter(|_| subresource.is_empty()) {
                 validate_level(&mut errors, str_of(&new.metadata.name), spec);
             }
+            let conditions = new.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+            conditions_of(&mut errors, conditions.iter().map(|c| str_of(&c.type_)));
             errors
         },
         check_name: names::subdomain_name,
@@ -143,7 +143,11 @@ fn validate_schema(errors: &mut Errors, name: &str, spec: &FlowSchemaSpec) {
     }
     if let Some(method) = &spec.distinguisher_method {
         let at = path.child("distinguisherMethod").child("type");
-        errors.one_of(&at, &method.type_, &["ByNamespace", "ByUser"]);
+        let known = ["ByNamespace", "ByUser"];
+        if !known.contains(&method.type_.as_str()) {
+            let value = internal::show(method, internal::DISTINGUISHER);
+            errors.push(Error::not_supported(&at, "", &known).showing(value));
+        }
     }
     let (at, level) =
         (path.child("priorityLevelConfiguration").child("name"), &spec.priority_level_configuration.name);
@@ -188,16 +192,19 @@ fn validate_subject(errors: &mut Errors, path: &Path, subject: &Subject) {
         errors.push(Error::not_supported(&path.child("kind"), &subject.kind, &known));
         return;
     }
-    for (kind, field, is_there) in present {
-        if kind == subject.kind && !is_there {
-            let text = format!("{field} is required when subject kind is '{kind}'");
-            errors.push(Error::required(&path.child(field), &text));
-        }
-        if kind != subject.kind && is_there {
-            let text = format!("{field} is forbidden when subject kind is not '{kind}'");
-            errors.forbidden(&path.child(field), &text);
-        }
+    for (kind, field, _) in present.iter().filter(|(kind, _, there)| *kind == subject.kind && !there) {
+        let text = format!("{field} is required when subject kind is '{kind}'");
+        errors.push(Error::required(&path.child(field), &text));
     }
+    named(errors, path, subject);
+    for (kind, field, _) in present.iter().filter(|(kind, _, there)| *kind != subject.kind && *there) {
+        let text = format!("{field} is forbidden when subject kind is not '{kind}'");
+        errors.forbidden(&path.child(field), &text);
+    }
+}
+
+/// What a subject is called, of the kind that it has.
+fn named(errors: &mut Errors, path: &Path, subject: &Subject) {
     match subject.kind.as_str() {
         "ServiceAccount" => {
             let Some(account) = &subject.service_account else { return };
@@ -260,7 +267,10 @@ fn resource_rule(errors: &mut Errors, path: &Path, rule: &ResourcePolicyRule) {
         }
     } else {
         for (i, namespace) in namespaces.iter().enumerate() {
-            errors.faults(&at.index(i), namespace, names::dns1123_label(namespace));
+            for fault in names::dns1123_label(namespace) {
+                let text = format!("each member of this list must be '*' or a DNS-1123 label; {fault}");
+                errors.invalid(&at.index(i), namespace, &text);
+            }
         }
     }
 }
@@ -269,7 +279,8 @@ fn other_rule(errors: &mut Errors, path: &Path, rule: &NonResourcePolicyRule) {
     verbs(errors, path, &rule.verbs);
     let (at, urls) = (path.child("nonResourceURLs"), rule.non_resource_urls.as_slice());
     wild(errors, &at, urls, "nonResourceURLs must contain at least one value", "non-resource URLs");
-    for (i, url) in urls.iter().enumerate().filter(|(_, url)| *url != "*") {
+    let wildcard = urls.iter().any(|url| url == "*");
+    for (i, url) in urls.iter().enumerate().filter(|_| !wildcard) {
         let at = at.index(i);
         if url.is_empty() {
             errors.invalid(&at, url, "must not be empty");

@@ -127,6 +127,7 @@ pub static OBJECT_REFERENCE: &Form = &[
     ("fieldPath", "FieldPath", Text),
 ];
 pub static EVENT_SOURCE: &Form = &[("component", "Component", Text), ("host", "Host", Text)];
+pub static DISTINGUISHER: &Form = &[("type", "Type", Text)];
 pub static UNCOUNTED_PODS: &Form = &[("succeeded", "Succeeded", Null), ("failed", "Failed", Null)];
 pub static SERVICE_PORT: &Form = &[
     ("name", "Name", Text),

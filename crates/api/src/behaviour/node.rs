@@ -25,7 +25,8 @@ pub fn behaviour() -> Arc<dyn Behaviour> {
 }
 
 fn default(node: &mut Node) {
-    node.spec.get_or_insert_default();
+    let spec = node.spec.get_or_insert_default();
+    fill::agree(&mut spec.pod_cidr, &mut spec.pod_cidrs, String::clone, |cidr| cidr);
     let status = node.status.get_or_insert_default();
     fill::resources(&mut status.capacity);
     fill::resources(&mut status.allocatable);

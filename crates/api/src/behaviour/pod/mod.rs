@@ -11,7 +11,7 @@ use super::pod_spec::{defaults, drop_disabled, warnings};
 use super::{Behaviour, Typed, names};
 use crate::field::{Error, Errors, Path};
 use crate::quantity::Quantity;
-use crate::types::core::v1::{Binding, Container, Pod, PodSpec};
+use crate::types::core::v1::{Binding, Container, Pod, PodIP, PodSpec};
 use std::sync::Arc;
 
 pub fn behaviour() -> Arc<dyn Behaviour> {
@@ -42,7 +42,8 @@ fn default(pod: &mut Pod) {
     let spec = pod.spec.get_or_insert_default();
     defaults::pod_spec(spec);
     defaults::pod_only(spec);
-    pod.status.get_or_insert_default();
+    let status = pod.status.get_or_insert_default();
+    fill::agree(&mut status.pod_ip, &mut status.pod_ips, |ip: &PodIP| ip.ip.clone(), |ip| PodIP { ip });
 }
 
 fn prepare_create(pod: &mut Pod) {

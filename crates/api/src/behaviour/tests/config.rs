@@ -136,10 +136,14 @@ fn nodes() {
              \"PreferNoSchedule\", \"NoExecute\"",
         ],
     )]);
-    sample.updates(&[(
-        json!({"spec": {"podCIDRs": ["10.0.1.0/24"]}}),
-        &["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"],
-    )]);
+    // Where both are given, the one range wins.
+    sample.updates(&[
+        (json!({"spec": {"podCIDRs": ["10.0.1.0/24"]}}), &[]),
+        (
+            json!({"spec": {"podCIDR": "10.0.1.0/24"}}),
+            &["spec.podCIDRs: Forbidden: node updates may not change podCIDR except from \"\" to valid"],
+        ),
+    ]);
 }
 
 #[test]

@@ -295,3 +295,41 @@ fn answers_to_a_signing_request() {
         ["status.certificate: Forbidden: updates may not modify existing certificate content"]
     );
 }
+
+#[test]
+fn flow_schemas() {
+    let rule = json!({"subjects": [{"kind": "Group", "group": {"name": "g"}}],
+        "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/a"]}]});
+    let spec = json!({"priorityLevelConfiguration": {"name": "a"}, "rules": [rule]});
+    let sample = Sample::new("flowcontrol.apiserver.k8s.io/v1", "FlowSchema", json!({"spec": spec}));
+    let resources = json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"], "namespaces": ["A"]});
+    sample.creates(&[
+        (
+            json!({"spec": {"matchingPrecedence": 1, "distinguisherMethod": {"type": "ByMood"}}}),
+            &[
+                "spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1",
+                "spec.distinguisherMethod.type: Unsupported value: {\"Type\":\"ByMood\"}: supported values: \
+                 \"ByNamespace\", \"ByUser\"",
+            ],
+        ),
+        (
+            json!({"spec": {"rules": {"0": {"subjects": {"0": {"user": {"name": "u"}, "group": {"name": ""}}}}}}}),
+            &[
+                "spec.rules[0].subjects[0].group.name: Required value",
+                "spec.rules[0].subjects[0].user: Forbidden: user is forbidden when subject kind is not 'User'",
+            ],
+        ),
+        (
+            json!({"spec": {"rules": {"0": {"nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*", "b"]}],
+                "resourceRules": [resources]}}}}),
+            &[
+                "spec.rules[0].resourceRules[0].namespaces[0]: Invalid value: \"A\": each member of this list must be '*' or \
+                 a DNS-1123 label; a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', \
+                 and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for \
+                 validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+                "spec.rules[0].nonResourceRules[0].nonResourceURLs: Invalid value: [\"*\",\"b\"]: if '*' is present, must \
+                 not specify other non-resource URLs",
+            ],
+        ),
+    ]);
+}
