@@ -11,6 +11,7 @@ mod namespace;
 mod node_restriction;
 mod pod;
 mod pod_security;
+mod resize;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
@@ -113,9 +114,10 @@ impl Chain {
             Box::new(storage::InUseProtection),
             Box::new(storage::ClaimResize),
             Box::new(runtime_class::RuntimeClasses),
+            Box::new(certificates::Certificates),
             Box::new(storage::DefaultIngressClass),
             Box::new(topology::PodTopologyLabels),
-            Box::new(certificates::Certificates),
+            Box::new(resize::PodResize),
             Box::new(escalation::NoEscalation),
         ];
         Self(plugins, Some(resource_quota::Quotas::default()))

@@ -8,7 +8,7 @@ use krate_api::types::node::v1::RuntimeClass;
 use krate_api::types::rbac::v1::{Role, RoleBinding};
 use krate_api::{Kind, Reason};
 use krate_apiserver::UserInfo;
-use krate_client::{Api, Options};
+use krate_client::{Api, Options, PatchKind};
 use serde_json::json;
 
 fn of<K: Kind>(value: serde_json::Value) -> K {
@@ -359,4 +359,40 @@ async fn a_pod_carries_the_zone_of_its_node() {
     let mut early = pod("default", "early");
     early.spec.get_or_insert_default().node_name = Some("none".to_owned());
     assert_eq!(label(&pods.create(early).await.unwrap(), ZONE), None, "a node that is not there");
+}
+
+#[tokio::test]
+async fn a_pod_is_not_resized_beyond_its_node() {
+    let server = server().await;
+    let transport = admin(&server);
+    let amounts = json!({"cpu": "2", "memory": "1Gi"});
+    let node = json!({"metadata": {"name": "n1"}, "status": {"allocatable": amounts, "capacity": amounts}});
+    Api::<Node>::new(transport.clone()).create(of(node)).await.unwrap();
+    let pods = pods(&transport);
+    let mut small = pod("default", "a");
+    let spec = small.spec.get_or_insert_default();
+    spec.node_name = Some("n1".to_owned());
+    spec.containers[0].resources =
+        serde_json::from_value(json!({"requests": {"cpu": "1", "memory": "1Mi"}})).unwrap();
+    let small = pods.create(small).await.unwrap();
+    let resize = |cpu: &str, memory: &str| {
+        let requests = json!({"cpu": cpu, "memory": memory});
+        let containers = json!([{"name": small.spec.as_ref().unwrap().containers[0].name,
+            "resources": {"requests": requests}}]);
+        let patch = json!({"spec": {"containers": containers}}).to_string();
+        let pods = &pods;
+        async move { pods.patch_at("default", "a", "resize", PatchKind::StrategicMerge, patch).await }
+    };
+    let refused = resize("3", "2Gi").await.unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (
+            403,
+            "pods \"a\" is forbidden: node didn't have enough allocatable resources: cpu, requested: 3000, allocatable: \
+             2000; memory, requested: 2147483648, allocatable: 1073741824"
+        )
+    );
+    let causes = refused.0.details.as_ref().and_then(|d| d.causes.clone()).unwrap();
+    assert_eq!(causes[0].reason.as_deref(), Some("NodeCapacity"));
+    resize("2", "1Gi").await.unwrap();
 }
