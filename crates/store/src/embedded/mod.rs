@@ -76,7 +76,7 @@ impl Options {
             seal: None,
             retention: Duration::from_secs(3_600),
             history_bytes: 128 << 20,
-            ring_bytes: 16 << 20,
+            ring_bytes: 8 << 20,
             ring_events: 16_384,
         }
     }

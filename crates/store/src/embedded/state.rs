@@ -11,8 +11,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Memory that an event costs beside its bytes, roughly.
-const EVENT_OVERHEAD: usize = 256;
+/// Memory that an event costs beside its bytes, roughly: mostly the caller's note of its entry.
+const EVENT_OVERHEAD: usize = 1_024;
 
 /// The versions of changed keys as they were at some earlier revision; `None` is "absent then".
 pub(crate) type Overlay = BTreeMap<Arc<str>, Option<Arc<Entry>>>;
