@@ -50,9 +50,10 @@ pub fn test() -> Outcome {
 }
 
 /// So many random scenarios, or the replay of one.
-pub fn random(seeds: u64, first: Option<u64>, seed: Option<u64>) -> Outcome {
+pub fn random(seeds: u64, first: Option<u64>, seed: Option<u64>, release: bool) -> Outcome {
     let mut command = cargo();
-    command.args(["test", "--quiet", "-p", "krate-testing", "--test", "random", "--"]);
+    command.args(["test", "--quiet", "-p", "krate-testing", "--test", "random"]);
+    command.args(release.then_some("--release")).arg("--");
     command.args(["every_seed_comes_to_its_end", "--nocapture"]);
     match seed {
         Some(seed) => command.env("KRATE_SEED", seed.to_string()),

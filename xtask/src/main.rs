@@ -41,6 +41,9 @@ enum Command {
         /// Replay this one only
         #[arg(long, conflicts_with_all = ["seeds", "first"])]
         seed: Option<u64>,
+        /// Built with optimization: for thousands
+        #[arg(long)]
+        release: bool,
     },
     /// File lengths and headers
     Tidy,
@@ -65,7 +68,7 @@ fn main() -> ExitCode {
         Command::Test => check::prepare().and_then(|()| check::check()).and_then(|()| check::test()),
         Command::Check => check::check(),
         Command::E2e { filter } => check::prepare().and_then(|()| check::e2e(filter.as_deref())),
-        Command::Random { seeds, first, seed } => check::random(seeds, first, seed),
+        Command::Random { seeds, first, seed, release } => check::random(seeds, first, seed, release),
         Command::Tidy => tidy::run(),
         Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
         Command::Gen { facts } => r#gen::run(&facts).map_err(|e| e.to_string()),

@@ -57,7 +57,9 @@ impl Patience for OfOwner<'_> {
         let long = 2 * self.all.longest;
         let last = self.all.last.get(&key).filter(|(since, _)| since.elapsed() <= long);
         let pause = match last {
-            Some((since, pause)) if since.elapsed() < *pause => return Err(*pause - since.elapsed()),
+            Some((since, pause)) if since.elapsed() < *pause => {
+                return Err(pause.saturating_sub(since.elapsed()));
+            }
             Some((_, pause)) => (*pause * 2).min(self.all.longest),
             None => FIRST,
         };

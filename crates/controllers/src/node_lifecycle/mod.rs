@@ -151,7 +151,7 @@ impl Controller {
             self.unready_pods(name).await?;
         }
         let wait = self.taint(&node).await?;
-        let left = (!silent).then(|| grace - seen.elapsed());
+        let left = (!silent).then(|| grace.saturating_sub(seen.elapsed()));
         Ok(match (left, wait) {
             (Some(a), Some(b)) => Outcome::After(a.min(b)),
             (Some(a), None) | (None, Some(a)) => Outcome::After(a),

@@ -2,7 +2,7 @@
 //! and the calendar fail; then the failing stops, and the cluster must come to the end that the last wishes
 //! describe, and rest there.
 //!
-//! `KRATE_SEED=n` replays one, `KRATE_SEEDS=n` runs so many (`cargo xtask random --seeds n`), from
+//! `KRATE_SEED=n` replays one, `KRATE_SEEDS=n` runs so many (`cargo xtask random --seeds n`, with `--release` for thousands), from
 //! `KRATE_FIRST_SEED` on. Without any of them a handful of new seeds is run every time.
 
 mod chaos;
@@ -164,7 +164,8 @@ async fn settle(world: &mut World, user: &User) -> Result<(), String> {
     }
     last.map_err(|why| format!("the end was not reached: {why}"))?;
     world.note("the end is reached".to_owned());
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    // A controller may still have to hear of the last word, and what it started meanwhile has to end.
+    tokio::time::sleep(Duration::from_secs(300)).await;
     let before = end::quiet(world).await;
     tokio::time::sleep(REST).await;
     let after = end::quiet(world).await;

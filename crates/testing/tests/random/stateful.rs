@@ -20,6 +20,12 @@ const NAMES: u64 = 3;
 const STAYS: &str = "db-1";
 const GOES: &str = "db-2";
 
+/// Whether a pod is of the set whose claims go with its replicas. Nobody takes such a pod away by hand: were the
+/// set scaled down while nobody looks, there would be no pod any more that its claims could go with.
+pub fn is_left_alone(pod: &str) -> bool {
+    pod.strip_prefix(GOES).is_some_and(|rest| rest.starts_with('-'))
+}
+
 #[derive(Clone, Debug)]
 pub struct Wish {
     pub replicas: i32,

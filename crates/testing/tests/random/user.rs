@@ -239,6 +239,7 @@ async fn disturb_a_pod(world: &World) -> Result<Option<String>, Status> {
     };
     let name = pod.metadata.name.clone().unwrap_or_default();
     Ok(Some(match world.rng.below(3) {
+        0 if stateful::is_left_alone(&name) => return Ok(None),
         0 => {
             world.cluster.of::<Pod>().delete("default", &name, DeleteOptions::default()).await?;
             format!("delete pod {name}")
