@@ -18,7 +18,7 @@ use krate_api::types::apps::v1::{ReplicaSet, StatefulSet};
 use krate_api::types::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
 use krate_api::types::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use krate_api::types::policy::v1::PodDisruptionBudget;
-use krate_api::types::storage::v1::{CSINode, StorageClass};
+use krate_api::types::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use krate_api::{Object, Status};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Supervisor};
@@ -182,6 +182,8 @@ impl Scheduler {
                 keep::<PersistentVolume>(&informers, storage, inbox, StorageKind::Volume),
                 keep::<StorageClass>(&informers, storage, inbox, StorageKind::Class),
                 keep::<CSINode>(&informers, storage, inbox, StorageKind::CsiNode),
+                keep::<CSIDriver>(&informers, storage, inbox, StorageKind::CsiDriver),
+                keep::<CSIStorageCapacity>(&informers, storage, inbox, StorageKind::CsiCapacity),
             )
         };
         tokio::join!(nodes.synced(), pods.synced(), namespaces.synced(), budgets.synced(), owners, storage);

@@ -5,7 +5,7 @@
 //! or when the API says what it said.
 
 use krate_api::types::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use krate_api::types::storage::v1::{CSINode, StorageClass};
+use krate_api::types::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass};
 use krate_api::{Kind, Object};
 use krate_client::{Api, Transport};
 use parking_lot::RwLock;
@@ -23,6 +23,8 @@ pub struct State {
     volumes: Map<PersistentVolume>,
     classes: Map<StorageClass>,
     nodes: Map<CSINode>,
+    drivers: Map<CSIDriver>,
+    capacities: Map<CSIStorageCapacity>,
     /// Volumes that are meant for a claim (its key and uid), before the API says so.
     taken: HashMap<String, (String, String)>,
 }
@@ -81,6 +83,8 @@ kept! {
     PersistentVolume, volumes;
     StorageClass, classes;
     CSINode, nodes;
+    CSIDriver, drivers;
+    CSIStorageCapacity, capacities;
 }
 
 impl Storage {
@@ -131,6 +135,18 @@ impl Storage {
     #[must_use]
     pub fn csi_node(&self, name: &str) -> Option<Arc<CSINode>> {
         self.0.state.read().nodes.get(name).cloned()
+    }
+
+    #[must_use]
+    pub fn driver(&self, name: &str) -> Option<Arc<CSIDriver>> {
+        self.0.state.read().drivers.get(name).cloned()
+    }
+
+    /// What drivers say that they can still provide for a class.
+    #[must_use]
+    pub fn capacities(&self, class: &str) -> Vec<Arc<CSIStorageCapacity>> {
+        let state = self.0.state.read();
+        state.capacities.values().filter(|c| c.storage_class_name == class).cloned().collect()
     }
 
     /// The volumes of a class that a claim may have: not those that are meant for another one.

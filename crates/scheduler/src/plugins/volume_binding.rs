@@ -3,6 +3,10 @@
 //! Filter finds for each claim that is still free a volume that the node sees, or a class that can make one
 //! there; Reserve keeps what was found from other pods; PreBind writes it and waits until the claims are bound.
 
+mod capacity;
+#[cfg(test)]
+mod tests;
+
 use crate::framework::{Look, NodeFilter, Plugin, Reason, Unfit};
 use crate::plugins::Settings;
 use crate::queue::{Event, Events, Hint, StorageKind};
@@ -29,6 +33,7 @@ const NAME: &str = "VolumeBinding";
 const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
 const NODE_CONFLICT: &str = "node(s) didn't match PersistentVolume's node affinity";
 const NO_SUCH_VOLUME: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
+const NO_SPACE: &str = "node(s) did not have enough free storage";
 const UNBOUND: &str = "pod has unbound immediate PersistentVolumeClaims";
 /// How long a pod waits for its volumes before it is tried again.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -214,8 +219,8 @@ struct Filter {
 }
 
 impl Filter {
-    /// What is to be done on a node.
-    fn plan(&self, node: &NodeInfo) -> Result<Plan, Reason> {
+    /// What is to be done on a node, or what is missing there.
+    fn plan(&self, node: &NodeInfo) -> Result<Plan, &'static str> {
         let place = Place { name: &node.view.name, labels: &node.view.labels };
         let mut plan = Plan { labels: node.view.labels.clone(), ..Plan::default() };
         let mut used = BTreeSet::new();
@@ -223,7 +228,7 @@ impl Filter {
             let chosen = claim.metadata.annotations.as_ref().and_then(|a| a.get(SELECTED_NODE));
             if let Some(chosen) = chosen {
                 if **chosen != *node.view.name {
-                    return Err(NO_VOLUME.into());
+                    return Err(NO_VOLUME);
                 }
                 plan.provision.push(claim.clone());
                 continue;
@@ -235,10 +240,12 @@ impl Filter {
                 used.insert(best.metadata.name.clone());
                 let best = all.iter().find(|v| v.metadata.name == best.metadata.name);
                 plan.bind.extend(best.map(|best| (claim.clone(), best.clone())));
-            } else if provides(class, &node.view.labels) {
-                plan.provision.push(claim.clone());
+            } else if !provides(class, &node.view.labels) {
+                return Err(NO_VOLUME);
+            } else if !capacity::suffices(&self.storage, class, claim, &node.view.labels) {
+                return Err(NO_SPACE);
             } else {
-                return Err(NO_VOLUME.into());
+                plan.provision.push(claim.clone());
             }
         }
         Ok(plan)
@@ -278,7 +285,7 @@ impl NodeFilter for Filter {
                 return Ok(());
             }
             Ok(_) => {}
-            Err(reason) => reasons.push(reason),
+            Err(reason) => reasons.push(reason.into()),
         }
         Err(Unfit { reasons, resolvable: false })
     }
@@ -371,7 +378,13 @@ impl Plugin for VolumeBinding {
     }
 
     fn interests(&self) -> Events {
-        Events::NODE_ADD | Events::NODE_LABEL | Events::CLAIM | Events::VOLUME | Events::STORAGE_CLASS
+        Events::NODE_ADD
+            | Events::NODE_LABEL
+            | Events::CLAIM
+            | Events::VOLUME
+            | Events::STORAGE_CLASS
+            | Events::CSI_DRIVER
+            | Events::CSI_CAPACITY
     }
 
     fn hint(&self, pod: &PodView, event: &Event) -> Hint {
@@ -384,6 +397,3 @@ impl Plugin for VolumeBinding {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

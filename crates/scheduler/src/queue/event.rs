@@ -29,6 +29,8 @@ impl Events {
     pub const VOLUME: Self = Self(1 << 12);
     pub const STORAGE_CLASS: Self = Self(1 << 13);
     pub const CSI_NODE: Self = Self(1 << 14);
+    pub const CSI_DRIVER: Self = Self(1 << 15);
+    pub const CSI_CAPACITY: Self = Self(1 << 16);
 
     #[must_use]
     pub const fn empty() -> Self {
@@ -55,6 +57,8 @@ pub enum StorageKind {
     Volume,
     Class,
     CsiNode,
+    CsiDriver,
+    CsiCapacity,
 }
 
 /// Something that happened.
@@ -128,6 +132,8 @@ impl Event {
                 StorageKind::Volume => Events::VOLUME,
                 StorageKind::Class => Events::STORAGE_CLASS,
                 StorageKind::CsiNode => Events::CSI_NODE,
+                StorageKind::CsiDriver => Events::CSI_DRIVER,
+                StorageKind::CsiCapacity => Events::CSI_CAPACITY,
             },
             Self::Unknown => Events(u32::MAX),
         }
@@ -149,6 +155,8 @@ impl Event {
             Self::Storage { kind: StorageKind::Volume, .. } => "PersistentVolumeUpdate",
             Self::Storage { kind: StorageKind::Class, .. } => "StorageClassUpdate",
             Self::Storage { kind: StorageKind::CsiNode, .. } => "CSINodeUpdate",
+            Self::Storage { kind: StorageKind::CsiDriver, .. } => "CSIDriverUpdate",
+            Self::Storage { kind: StorageKind::CsiCapacity, .. } => "CSIStorageCapacityUpdate",
             Self::Unknown => "ForceActivate",
         }
     }

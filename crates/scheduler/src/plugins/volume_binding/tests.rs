@@ -8,7 +8,7 @@ use crate::storage::Storage;
 use crate::testing::{PodBuilder, node, pod};
 use krate_api::Kind;
 use krate_api::types::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use krate_api::types::storage::v1::StorageClass;
+use krate_api::types::storage::v1::{CSIDriver, CSIStorageCapacity, StorageClass};
 use krate_base::Rng;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -157,4 +157,44 @@ async fn a_volume_of_a_zone_is_for_its_nodes() {
     world.volume("pv", "local", "a", json!({"topology.kubernetes.io/zone": "z1"}));
     let said = world.place(with("x", &["data"])).unwrap_err();
     assert!(said.contains("node(s) had no available volume zone"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_is_for_the_nodes_of_its_topologies() {
+    let mut world = World::new();
+    let class = json!({
+        "metadata": {"name": "wait"}, "provisioner": "example.com/x", "volumeBindingMode": "WaitForFirstConsumer",
+        "allowedTopologies": [
+            {"matchLabelExpressions": [{"key": "kubernetes.io/hostname", "values": ["elsewhere", "b"]}]},
+        ],
+    });
+    world.storage.set("wait", Some(Arc::new(StorageClass::from_value(class).unwrap())));
+    world.claim("data", "wait", "", RWO);
+    assert_eq!(world.place(with("x", &["data"])).unwrap(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn storage_that_is_used_up_takes_no_pod_where_the_driver_says_how_much_is_left() {
+    let mut world = World::new();
+    let driver = json!({"metadata": {"name": "example.com/x"}, "spec": {"storageCapacity": true}});
+    world.storage.set("example.com/x", Some(Arc::new(CSIDriver::from_value(driver).unwrap())));
+    let capacity = |host: &str, amounts: Value| {
+        let mut capacity = json!({
+            "metadata": {"name": host, "namespace": "default"}, "storageClassName": "wait",
+            "nodeTopology": {"matchLabels": {"kubernetes.io/hostname": host}},
+        });
+        capacity.as_object_mut().unwrap().extend(amounts.as_object().unwrap().clone());
+        Some(Arc::new(CSIStorageCapacity::from_value(capacity).unwrap()))
+    };
+    world.storage.set("default/a", capacity("a", json!({"capacity": "512Mi"})));
+    world.storage.set("default/b", capacity("b", json!({"capacity": "9Gi", "maximumVolumeSize": "512Mi"})));
+    world.claim("data", "wait", "", RWO);
+    let said = world.place(with("x", &["data"])).unwrap_err();
+    let want = "0/2 nodes are available: 2 node(s) did not have enough free storage.";
+    assert!(said.starts_with(want), "{said}");
+    // More of it is a reason to look again.
+    world.storage.set("default/a", capacity("a", json!({"capacity": "1Gi"})));
+    world.engine.storage(StorageKind::CsiCapacity, "default/a".to_owned(), Instant::now());
+    tokio::time::advance(std::time::Duration::from_secs(20)).await;
+    assert_eq!(world.next().unwrap(), "a");
 }
