@@ -16,6 +16,7 @@ use krate_api::meta::{DeleteOptions, Time};
 use krate_api::types::batch::v1::{CronJob, CronJobStatus, Job};
 use krate_api::{Object as _, Status};
 use krate_base::Clock;
+use krate_base::metrics::Metrics;
 use krate_client::api::delete_uid;
 use krate_client::recorder::{Reference, reference};
 use krate_client::{Api, Index, Informer, Outcome, Queue, Recorder};
@@ -29,6 +30,11 @@ const SCHEDULED: &str = "batch.kubernetes.io/cronjob-scheduled-timestamp";
 /// Times in events, as Go's RFC1123Z.
 const RFC_1123: &str = "%a, %d %b %Y %H:%M:%S %z";
 
+const SKEW: &str = "cronjob_controller_job_creation_skew_duration_seconds";
+const SKEW_HELP: &str =
+    "Time between when a cronjob is scheduled to be run, and when the corresponding job is created";
+const SKEWS: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+
 struct Controller {
     api: Api<CronJob>,
     job_api: Api<Job>,
@@ -36,6 +42,7 @@ struct Controller {
     by_owner: Index<Job>,
     recorder: Recorder,
     clock: Clock,
+    metrics: Metrics,
     queue: Queue,
 }
 
@@ -59,6 +66,7 @@ pub fn start(env: &Env) {
         }),
         recorder: env.recorder(ACCOUNT, ACCOUNT),
         clock: env.clock.clone(),
+        metrics: env.metrics.clone(),
         queue: env.queue("cronjob"),
     });
     let queue = controller.queue.clone();
@@ -235,6 +243,8 @@ impl Controller {
             (meta::namespace(&job.metadata).to_owned(), meta::name(&job.metadata).to_owned());
         let made = match self.job_api.create(job).await {
             Ok(made) => {
+                let late = self.clock.now().duration_since(at).as_secs_f64();
+                self.metrics.observe(SKEW, SKEW_HELP, SKEWS, vec![], late);
                 self.recorder.normal(&run.about, "SuccessfulCreate", format!("Created job {name}"));
                 made
             }

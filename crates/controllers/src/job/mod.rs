@@ -6,6 +6,7 @@
 mod backoff;
 mod indexes;
 mod manage;
+mod metrics;
 pub mod plan;
 mod pod;
 mod policy;
@@ -24,16 +25,18 @@ use crate::slow_start;
 use krate_api::Status;
 use krate_api::labels::Selector;
 use krate_api::meta::OwnerReference;
-use krate_api::types::batch::v1::Job;
+use krate_api::types::batch::v1::{Job, JobStatus};
 use krate_api::types::core::v1::Pod;
 use krate_base::Clock;
 use krate_client::api::delete_uid;
 use krate_client::recorder::{EventType, Reference, reference};
 use krate_client::{Api, Expectations, Index, Informer, Outcome, PatchKind, Queue, Recorder};
+use metrics::Counts;
 use parking_lot::Mutex;
 use plan::{FINALIZER, NewPod, Observed, Plan, is_finished, is_tracked};
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 const ACCOUNT: &str = "job-controller";
 const WORKERS: usize = 5;
@@ -50,6 +53,7 @@ struct Controller {
     backoffs: Mutex<HashMap<String, Backoff>>,
     recorder: Recorder,
     clock: Clock,
+    counts: Counts,
     queue: Queue,
     /// Pods that carry our finalizer and have no Job any more.
     strays: Queue,
@@ -67,6 +71,7 @@ pub fn start(env: &Env) {
         backoffs: Mutex::default(),
         recorder: env.recorder(ACCOUNT, ACCOUNT),
         clock: env.clock.clone(),
+        counts: Counts::new(&env.metrics),
         queue: env.queue("job"),
         strays: env.queue("job_orphan_pod"),
     });
@@ -75,6 +80,12 @@ pub fn start(env: &Env) {
     let c = controller.clone();
     pods.subscribe(move |old, new| {
         pods::wakes(old, new, |wake| c.wake(&wake));
+        let ended = |p: Option<&Arc<PodView>>| p.is_some_and(|p| is_tracked(p) && p.is_finished());
+        match (ended(old), ended(new)) {
+            (false, true) => c.counts.tracked("add"),
+            (true, false) => c.counts.tracked("delete"),
+            _ => {}
+        }
         // Those too that come before their Jobs are known: the queue is worked on when all are.
         if let Some(pod) = new.filter(|p| is_tracked(p) && !c.has_job(p)) {
             c.strays.add(pod.metadata.key());
@@ -96,6 +107,9 @@ impl Controller {
     fn job_changed(&self, old: Option<&Arc<Job>>, new: Option<&Arc<Job>>) {
         let Some(job) = new.or(old) else { return };
         let key = meta::key(&job.metadata);
+        if let (None, Some(manager)) = (old, other_manager(job)) {
+            self.counts.external(manager);
+        }
         if new.is_none() {
             self.expectations.forget(&key);
             self.backoffs.lock().remove(&key);
@@ -155,28 +169,51 @@ impl Controller {
 
     async fn reconcile(&self, key: &str) -> Result<Outcome, Status> {
         let Some(job) = self.jobs.get(key) else { return Ok(Outcome::Done) };
-        let manager = job.spec.as_ref().and_then(|s| s.managed_by.as_deref());
         let Ok(selector) = selector(&job) else { return Ok(Outcome::Done) };
-        if manager.is_some_and(|m| m != MANAGED_BY) {
+        if other_manager(&job).is_some() {
             return Ok(Outcome::Done);
         }
+        let (begun, mut action) = (Instant::now(), "reconciling");
+        let done = self.reconcile_ours(key, &job, &selector, &mut action).await;
+        if !is_finished(&job) {
+            self.counts.synced(&job, action, done.is_ok(), begun.elapsed());
+        }
+        done
+    }
+
+    /// `action` becomes what was done to pods.
+    async fn reconcile_ours(
+        &self,
+        key: &str,
+        job: &Arc<Job>,
+        selector: &Selector,
+        action: &mut &'static str,
+    ) -> Result<Outcome, Status> {
         // What the caches do not show yet must not be made or ended again; counting can go on.
         let settled = self.expectations.satisfied(key);
         let mut pods = self.by_controller.get(meta::uid(&job.metadata));
         pods.extend(self.by_controller.get(&pods::orphans(meta::namespace(&job.metadata))));
-        let pods = claim_all(pods, &*job, &selector, &self.pod_api, &self.api).await?;
+        let pods = claim_all(pods, &**job, selector, &self.pod_api, &self.api).await?;
         let backoff = self.backoffs.lock().get(key).cloned().unwrap_or_default();
         let now = self.clock.now_seconds();
-        let plan = plan::plan(Observed { job: &job, pods: &pods, backoff, settled, now });
-        self.carry_out(key, &job, plan, settled).await
+        let plan = plan::plan(Observed { job, pods: &pods, backoff, settled, now });
+        self.carry_out(key, job, plan, settled, action).await
     }
 
-    async fn carry_out(&self, key: &str, job: &Job, plan: Plan, settled: bool) -> Result<Outcome, Status> {
+    async fn carry_out(
+        &self,
+        key: &str,
+        job: &Job,
+        plan: Plan,
+        settled: bool,
+        action: &mut &'static str,
+    ) -> Result<Outcome, Status> {
         if job.status.as_ref() != Some(&plan.status) {
             let mut told = job.clone();
-            told.status = Some(plan.status);
+            told.status = Some(plan.status.clone());
             // A conflict means that the cache is behind: nothing of the plan may be done.
             self.api.update_status(told).await?;
+            self.counts.written(job, &plan.status);
             let about = reference(job);
             for told in plan.events {
                 let kind = if told.warning { EventType::Warning } else { EventType::Normal };
@@ -189,21 +226,27 @@ impl Controller {
             self.backoffs.lock().insert(key.to_owned(), plan.backoff);
         }
         let freed = futures::future::join_all(plan.free.iter().map(|pod| self.free(pod))).await;
-        freed.into_iter().collect::<Result<Vec<()>, _>>()?;
+        let done = plan.free.iter().zip(&freed).filter(|(_, freed)| matches!(freed, Ok(true)));
+        done.for_each(|(pod, _)| self.counts.freed(job, pod));
+        freed.into_iter().collect::<Result<Vec<bool>, _>>()?;
         if settled && !plan.delete.is_empty() {
+            *action = "pods_deleted";
             self.delete(key, job, &plan.delete, plan.uncounted).await?;
         } else if settled && !plan.create.is_empty() {
-            self.create(key, job, &plan.create).await?;
+            *action = "pods_created";
+            self.create(key, job, &plan.create, &plan.status).await?;
+        } else if settled {
+            *action = "tracking";
         }
         let expiry = (!settled).then(|| self.expectations.expires_in(key));
         Ok(plan.after.into_iter().chain(expiry).min().map_or(Outcome::Done, Outcome::After))
     }
 
-    /// Takes our finalizer off a pod. If the pod has changed its event brings us back.
-    async fn free(&self, pod: &PodView) -> Result<(), Status> {
+    /// Takes our finalizer off a pod; whether it did. If the pod has changed its event brings us back.
+    async fn free(&self, pod: &PodView) -> Result<bool, Status> {
         match self.patch_free(pod).await {
             Err(status) if !status.is_not_found() && !status.is_conflict() => Err(status),
-            _ => Ok(()),
+            done => Ok(done.is_ok()),
         }
     }
 
@@ -265,12 +308,13 @@ impl Controller {
         }
     }
 
-    async fn create(&self, key: &str, job: &Job, new: &[NewPod]) -> Result<(), Status> {
+    async fn create(&self, key: &str, job: &Job, new: &[NewPod], status: &JobStatus) -> Result<(), Status> {
         let about = reference(job);
         self.expectations.expect(key, new.len(), []);
         let make = |n: usize| self.create_one(key, &about, pod::pod(job, new[n]));
         let done = slow_start::slow_start(new.len(), make).await;
         self.expectations.creations_skipped(key, new.len() - done.attempted);
+        self.counts.created(job, status, done.succeeded, done.attempted - done.succeeded);
         done.failure.filter(|status| !meta::namespace_is_terminating(status)).map_or(Ok(()), Err)
     }
 
@@ -290,6 +334,11 @@ impl Controller {
             }
         }
     }
+}
+
+/// Who manages the Job, when it is not this controller.
+fn other_manager(job: &Job) -> Option<&str> {
+    job.spec.as_ref().and_then(|s| s.managed_by.as_deref()).filter(|manager| *manager != MANAGED_BY)
 }
 
 fn selector(job: &Job) -> Result<Selector, krate_api::labels::SelectorError> {

@@ -180,7 +180,11 @@ impl Work<'_> {
         self.plan.status.start_time.get_or_insert(Time(self.now));
     }
 
+    /// While it is suspended it has not begun.
     fn suspend(&mut self) {
+        if self.is_suspended() {
+            self.plan.status.start_time = None;
+        }
         if self.is_suspended() && condition(&self.plan.status, "Suspended").is_none() {
             self.say("Suspended", "True", "JobSuspended", "Job suspended");
             self.tell(false, "Suspended", "Job suspended");
@@ -305,6 +309,8 @@ impl Work<'_> {
             return;
         }
         self.plan.status.uncounted_terminated_pods = Some(UncountedTerminatedPods::default());
+        // One that ends while it is suspended: what has ended has begun.
+        self.plan.status.start_time.get_or_insert(Time(self.now));
         if *failed {
             self.say("Failed", "True", reason, message);
             return self.tell(true, reason, message);

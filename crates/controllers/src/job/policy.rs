@@ -37,6 +37,13 @@ pub fn judge(policy: Option<&PodFailurePolicy>, pod: &PodView) -> Verdict {
     Verdict::Count
 }
 
+/// The action of the first rule that matches a failed pod.
+#[must_use]
+pub fn action<'a>(policy: Option<&'a PodFailurePolicy>, pod: &PodView) -> Option<&'a str> {
+    let rule = policy?.rules.iter().find(|rule| matches(rule, pod).is_some())?;
+    Some(rule.action.as_str())
+}
+
 /// What of the pod matches the rule.
 fn matches(rule: &PodFailurePolicyRule, pod: &PodView) -> Option<String> {
     let (namespace, name) = (pod.namespace(), pod.name());

@@ -124,6 +124,29 @@ async fn its_deadline_ends_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_becomes_of_jobs_is_counted() {
+    let w = world();
+    w.fake.put(&job("pi", Some(1), 1));
+    let mut other = job("theirs", Some(1), 1);
+    other.spec.as_mut().unwrap().managed_by = Some("example.com/other".to_owned());
+    w.fake.put(&other);
+    w.settle().await;
+    end_all(&w, "Succeeded").await;
+    let told = w.env.metrics.render();
+    for line in [
+        r#"job_controller_jobs_finished_total{completion_mode="NonIndexed",result="succeeded",reason="CompletionsReached"} 1"#,
+        r#"job_controller_job_pods_finished_total{completion_mode="NonIndexed",result="succeeded"} 1"#,
+        r#"job_controller_job_pods_creation_total{reason="new",status="succeeded"} 1"#,
+        r#"job_controller_terminated_pods_tracking_finalizer_total{event="add"} 1"#,
+        r#"job_controller_terminated_pods_tracking_finalizer_total{event="delete"} 1"#,
+        r#"job_controller_jobs_by_external_controller_total{controller_name="example.com/other"} 1"#,
+        r#"job_controller_job_syncs_total{completion_mode="NonIndexed",result="success",action="pods_created"} 1"#,
+    ] {
+        assert!(told.contains(line), "{line} in\n{told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_suspended_job_has_no_pods_until_it_is_resumed() {
     let w = world();
     w.fake.put(&job("pi", Some(1), 1));
@@ -138,12 +161,13 @@ async fn a_suspended_job_has_no_pods_until_it_is_resumed() {
     w.settle().await;
     assert!(running(&w).is_empty());
     assert_eq!(conditions(&w, "pi"), ["Suspended=True JobSuspended"]);
-    let before = status(&w, "pi").start_time;
+    assert_eq!(status(&w, "pi").start_time, None, "its time does not run");
+    let before = w.env.clock.now_seconds();
     assert_eq!(status(&w, "pi").failed, None, "pods that are taken away have not failed");
     w.api::<Job>().modify("default", "pi", suspend(false)).await.unwrap();
     w.pass(30).await;
     assert_eq!(conditions(&w, "pi"), ["Suspended=False JobResumed"]);
-    assert!(status(&w, "pi").start_time > before, "its time begins anew");
+    assert!(status(&w, "pi").start_time.is_some_and(|t| t.0 >= before), "its time begins anew");
     assert_eq!(running(&w).len(), 1);
 }
 

@@ -12,13 +12,18 @@ use krate_client::{Api, Outcome, Queue};
 
 const ACCOUNT: &str = "ttl-after-finished-controller";
 
+const DELETION: &str = "ttl_after_finished_controller_job_deletion_duration_seconds";
+const HELP: &str = "The time it took to delete the job since it became eligible for deletion";
+const SECONDS: &[f64] = &[0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 102.4, 204.8, 409.6, 819.2];
+
 pub fn start(env: &Env) {
     let jobs = env.informers.of::<Job>();
     let queue: Queue = env.queue("ttl_jobs_to_delete");
     wake_due(&jobs, &queue, |job| time_of_death(job).is_some());
     let (api, clock): (Api<Job>, _) = (env.api(ACCOUNT), env.clock.clone());
+    let metrics = env.metrics.clone();
     env.run(&queue, 5, synced!(jobs), move |key: String| {
-        let (api, clock, jobs) = (api.clone(), clock.clone(), jobs.clone());
+        let (api, clock, jobs, metrics) = (api.clone(), clock.clone(), jobs.clone(), metrics.clone());
         async move {
             let Some(death) = jobs.get(&key).and_then(|job| time_of_death(&job)) else {
                 return Ok(Outcome::Done);
@@ -37,6 +42,8 @@ pub fn start(env: &Env) {
                 };
                 let gone = |s: Status| if s.is_not_found() { Ok(()) } else { Err(s) };
                 api.delete(namespace, name, options).await.or_else(gone)?;
+                let took = clock.now().duration_since(death).as_secs_f64();
+                metrics.observe(DELETION, HELP, SECONDS, vec![], took);
             }
             Ok::<_, Status>(Outcome::Done)
         }
