@@ -22,6 +22,7 @@ mod error;
 mod http;
 mod local;
 mod openapi;
+mod options;
 mod path;
 mod pipeline;
 mod query;

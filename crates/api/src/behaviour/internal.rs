@@ -128,6 +128,7 @@ pub static OBJECT_REFERENCE: &Form = &[
 ];
 pub static EVENT_SOURCE: &Form = &[("component", "Component", Text), ("host", "Host", Text)];
 pub static DISTINGUISHER: &Form = &[("type", "Type", Text)];
+pub static NON_RESOURCE: &Form = &[("path", "Path", Text), ("verb", "Verb", Text)];
 pub static UNCOUNTED_PODS: &Form = &[("succeeded", "Succeeded", Null), ("failed", "Failed", Null)];
 pub static SERVICE_PORT: &Form = &[
     ("name", "Name", Text),

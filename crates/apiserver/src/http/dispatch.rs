@@ -8,6 +8,7 @@ use crate::authn::{self, Peer};
 use crate::authz::{self, Attributes};
 use crate::codec::yaml_to_json;
 use crate::openapi;
+use crate::options::{self, number};
 use crate::path::{self, Info};
 use crate::pipeline;
 use crate::query::Query;
@@ -138,6 +139,7 @@ async fn resource(incoming: Head, request: Request<Incoming>) -> Result<Response
     if matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection") {
         let bytes = read_body(body).await?;
         attach_body(&mut wanted, &parts.headers, &query, bytes)?;
+        options::check(wanted.verb, &query)?;
     }
     let rows = pipeline::rows(&server, &wanted)?;
     let answer = pipeline::admitted(&server, &user, wanted).await?;
@@ -161,7 +163,7 @@ fn describe(info: &Info, query: &Query) -> Result<krate_client::Request, Status>
     };
     let collection = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
     let in_path = !info.path.contains("/watch/") && collection;
-    let mut options = options(query)?;
+    let mut options = read_options(query)?;
     let mut name = info.name.clone();
     if collection {
         // The name came from a field selector, or (old watch paths) from the path.
@@ -183,23 +185,7 @@ fn describe(info: &Info, query: &Query) -> Result<krate_client::Request, Status>
     })
 }
 
-fn number<T: std::str::FromStr>(query: &Query, name: &str) -> Result<Option<T>, Status> {
-    match query.get(name) {
-        "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| {
-            Status::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
-        }),
-    }
-}
-
-fn options(query: &Query) -> Result<Options, Status> {
-    let dry: Vec<&str> = query.all("dryRun").filter(|v| !v.is_empty()).collect();
-    if let Some(bad) = dry.iter().find(|v| **v != "All") {
-        let path = krate_api::field::Path::new("dryRun");
-        let list: Vec<&str> = vec![bad];
-        let fault = krate_api::field::Error::not_supported(&path, &list, &["All"]);
-        return Err(Status::invalid("meta.k8s.io", "CreateOptions", "", &[fault]));
-    }
+fn read_options(query: &Query) -> Result<Options, Status> {
     let limit: Option<i64> = number(query, "limit")?;
     let timeout: Option<i64> = number(query, "timeoutSeconds")?;
     Ok(Options {
@@ -212,7 +198,7 @@ fn options(query: &Query) -> Result<Options, Status> {
         timeout_seconds: timeout.and_then(|t| u32::try_from(t).ok()),
         allow_watch_bookmarks: query.flag("allowWatchBookmarks"),
         send_initial_events: query.has("sendInitialEvents").then(|| query.flag("sendInitialEvents")),
-        dry_run: !dry.is_empty(),
+        dry_run: query.all("dryRun").any(|v| !v.is_empty()),
         field_manager: query.get("fieldManager").to_owned(),
         field_validation: query.get("fieldValidation").to_owned(),
         force: query.flag("force"),
@@ -280,6 +266,9 @@ fn delete_options(headers: &HeaderMap, query: &Query, bytes: &[u8]) -> Result<De
         grace_period_seconds: number(query, "gracePeriodSeconds")?,
         orphan_dependents: query.has("orphanDependents").then(|| query.flag("orphanDependents")),
         propagation_policy: some("propagationPolicy"),
+        dry_run: query
+            .has("dryRun")
+            .then(|| query.all("dryRun").filter(|v| !v.is_empty()).map(str::to_owned).collect()),
         ..DeleteOptions::default()
     })
 }

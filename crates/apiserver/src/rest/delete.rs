@@ -72,7 +72,9 @@ fn check_options(options: &DeleteOptions) -> Result<(), Status> {
         let supported = ["Foreground", "Background", "Orphan", "nil"];
         faults.push(field::Error::not_supported(&Path::new("propagationPolicy"), &policy, &supported));
     }
-    if faults.is_empty() { Ok(()) } else { Err(Status::invalid("", "DeleteOptions", "", &faults)) }
+    let dry: Vec<&str> = options.dry_run.iter().flatten().map(String::as_str).collect();
+    faults.extend(crate::options::dry_run(&dry));
+    if faults.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &faults)) }
 }
 
 /// Deletes the call's object: its last or marked state, whether it is gone, and its uid.

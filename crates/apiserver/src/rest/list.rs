@@ -7,8 +7,8 @@ use crate::call::{Call, Listed};
 use crate::error::{from_store, too_large};
 use crate::rest::select::Selection;
 use crate::server::Inner;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
+use base64::{DecodeError, Engine as _, alphabet};
 use krate_api::field::{self, Path};
 use krate_api::{Shared, Status};
 use krate_store::{Entry, Error, Key, ListQuery};
@@ -123,12 +123,27 @@ fn token(revision: u64, path: &str) -> String {
     URL_SAFE_NO_PAD.encode(serde_json::to_vec(&body).unwrap_or_default())
 }
 
+/// As the original reads tokens: the bits after the last byte do not matter.
+const TOKENS: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+
+fn base64_fault(error: &DecodeError) -> String {
+    let at = match error {
+        DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol { offset: at, .. } => *at,
+        DecodeError::InvalidLength(length) => *length,
+        DecodeError::InvalidPadding => 0,
+    };
+    format!("illegal base64 data at input byte {at}")
+}
+
 /// The revision to read at (`None` is now) and the path to begin after.
 async fn start(server: &Inner, call: &Call) -> Result<(Option<u64>, Option<String>), Status> {
     let options = &call.options;
     if !options.continue_token.is_empty() {
-        let bad = |why: String| Status::bad_request(format!("continue key is not valid: {why}"));
-        let raw = URL_SAFE_NO_PAD.decode(&options.continue_token).map_err(|e| bad(e.to_string()))?;
+        let bad = |why: String| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
+        let raw = TOKENS.decode(&options.continue_token).map_err(|e| bad(base64_fault(&e)))?;
         let token: Continue = serde_json::from_slice(&raw).map_err(|e| bad(e.to_string()))?;
         if token.v != "meta.k8s.io/v1" {
             return Err(bad(format!("server does not recognize this encoded version {:?}", token.v)));

@@ -55,6 +55,10 @@ pub(crate) async fn admitted<K: Kind>(server: &Inner, call: &Call, body: Option<
     };
     let meta = object.meta_mut();
     if !call.name.is_empty() && meta.name.as_deref().is_some_and(|n| !n.is_empty() && n != call.name) {
+        if matches!(K::KIND, "Binding" | "Eviction") {
+            let text = format!("name in URL does not match name in {} object", K::KIND);
+            return Err(Status::bad_request(text));
+        }
         return Err(Status::bad_request(format!(
             "the name of the object ({}) does not match the name on the URL ({})",
             meta.name.as_deref().unwrap_or(""),

@@ -1,11 +1,13 @@
 //! Reviews: who somebody is and what they may do, answered and never stored.
 
+mod faults;
+
 use crate::authn::token;
 use crate::authz::{Attributes, Decision};
 use crate::call::{Call, Outcome};
 use crate::server::Inner;
 use crate::user::UserInfo;
-use krate_api::field::{Error, Path};
+use faults::OrInvalid as _;
 use krate_api::types::authentication::v1 as authentication;
 use krate_api::types::authorization::v1 as authorization;
 use krate_api::{Kind, Status};
@@ -61,11 +63,10 @@ async fn self_review(server: &Inner, call: &Call, body: Option<Body>) -> Result<
     super::answer(&review, true)
 }
 
-/// What a review asks about, checked: exactly one of the two sorts of attributes.
+/// The answer to a review that has no fault.
 fn decide(
     server: &Inner,
     user: &UserInfo,
-    kind: &str,
     resource: Option<&authorization::ResourceAttributes>,
     path: Option<&authorization::NonResourceAttributes>,
 ) -> Result<authorization::SubjectAccessReviewStatus, Status> {
@@ -83,13 +84,7 @@ fn decide(
             let path = n.path.clone().filter(|p| !p.is_empty()).unwrap_or_default();
             [text(&n.verb), String::new(), path, String::new(), String::new(), String::new()]
         }
-        _ => {
-            let path = Path::new("spec").child("resourceAttributes");
-            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            let mut fault = Error::invalid(&path, &(), why);
-            fault.value = "null".to_owned();
-            return Err(Status::invalid("authorization.k8s.io", kind, "", &[fault]));
-        }
+        _ => return Err(Status::internal("a review of nothing or of two things")),
     };
     let [verb, group, name_of, subresource, namespace, name] = &attributes;
     let is_path = path.is_some();
@@ -133,25 +128,23 @@ fn selector_text(selector: &authorization::FieldSelectorAttributes) -> String {
     terms.collect::<Vec<_>>().join(",")
 }
 
-fn subject_of(spec: &authorization::SubjectAccessReviewSpec, kind: &str) -> Result<UserInfo, Status> {
-    let groups = spec.groups.clone().unwrap_or_default();
-    let name = spec.user.clone().unwrap_or_default();
-    if name.is_empty() && groups.is_empty() {
-        let path = Path::new("spec").child("user");
-        let fault = Error::invalid(&path, "", "at least one of user or group must be specified");
-        return Err(Status::invalid("authorization.k8s.io", kind, "", &[fault]));
+fn subject_of(spec: &authorization::SubjectAccessReviewSpec) -> UserInfo {
+    UserInfo {
+        name: spec.user.clone().unwrap_or_default(),
+        groups: spec.groups.clone().unwrap_or_default(),
+        uid: spec.uid.clone().unwrap_or_default(),
+        extra: spec.extra.clone().unwrap_or_default(),
     }
-    let extra = spec.extra.clone().unwrap_or_default();
-    Ok(UserInfo { name, groups, uid: spec.uid.clone().unwrap_or_default(), extra })
 }
 
 async fn subject(server: &Inner, call: &Call, body: Option<Body>) -> Result<Outcome, Status> {
     let mut review: authorization::SubjectAccessReview = super::admitted(server, call, body).await?;
     let spec = &review.spec;
     let kind = authorization::SubjectAccessReview::KIND;
-    let user = subject_of(spec, kind)?;
+    faults::subject(spec, &review.metadata).or_invalid(kind)?;
+    let user = subject_of(spec);
     let (resource, path) = (spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
-    review.status = Some(decide(server, &user, kind, resource, path)?);
+    review.status = Some(decide(server, &user, resource, path)?);
     super::answer(&review, true)
 }
 
@@ -159,16 +152,10 @@ async fn local(server: &Inner, call: &Call, body: Option<Body>) -> Result<Outcom
     let mut review: authorization::LocalSubjectAccessReview = super::admitted(server, call, body).await?;
     let spec = &review.spec;
     let kind = authorization::LocalSubjectAccessReview::KIND;
-    let user = subject_of(spec, kind)?;
+    faults::local(spec, &review.metadata).or_invalid(kind)?;
+    let user = subject_of(spec);
     let resource = spec.resource_attributes.as_ref();
-    let asked = resource.and_then(|r| r.namespace.as_deref()).unwrap_or("");
-    if asked != call.namespace {
-        return Err(Status::bad_request(format!(
-            "spec.resourceAttributes.namespace must match namespace: {}",
-            call.namespace
-        )));
-    }
-    review.status = Some(decide(server, &user, kind, resource, spec.non_resource_attributes.as_ref())?);
+    review.status = Some(decide(server, &user, resource, spec.non_resource_attributes.as_ref())?);
     super::answer(&review, true)
 }
 
@@ -176,8 +163,9 @@ async fn self_access(server: &Inner, call: &Call, body: Option<Body>) -> Result<
     let mut review: authorization::SelfSubjectAccessReview = super::admitted(server, call, body).await?;
     let spec = &review.spec;
     let kind = authorization::SelfSubjectAccessReview::KIND;
+    faults::own(spec, &review.metadata).or_invalid(kind)?;
     let (resource, path) = (spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
-    review.status = Some(decide(server, &call.user, kind, resource, path)?);
+    review.status = Some(decide(server, &call.user, resource, path)?);
     super::answer(&review, true)
 }
 

@@ -155,9 +155,10 @@ async fn bind(
             private.node = Some(reference(&*found::<Node>(server, "", name, bound).await?));
         }
         (version, kind) => {
+            let version = version.unwrap_or("");
+            let group = if version.contains('/') { "" } else { "/" };
             return Err(Status::bad_request(format!(
-                "cannot bind token to object of type {}, Kind={}",
-                version.unwrap_or(""),
+                "cannot bind token to object of type {group}{version}, Kind={}",
                 kind.unwrap_or("")
             )));
         }

@@ -253,3 +253,109 @@ async fn server_side_apply_is_refused_as_unsupported_even_for_what_is_not_there(
     let (code, status) = send(&admin, "PATCH", path, "application/apply-patch+yaml", body).await;
     assert_eq!((code, status["reason"].as_str()), (415, Some("UnsupportedMediaType")), "{status}");
 }
+
+#[tokio::test]
+async fn options_are_checked_under_the_name_of_their_verb() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let base = "/api/v1/namespaces/default/configmaps";
+    let body = json!({"metadata": {"name": "a"}});
+    let path = format!("{base}?dryRun=Some&fieldValidation=Some");
+    let (code, refused) = send(&admin, "POST", &path, "application/json", body.clone()).await;
+    assert_eq!(
+        (code, refused["message"].as_str()),
+        (
+            422,
+            Some(
+                "CreateOptions.meta.k8s.io \"\" is invalid: [dryRun: Unsupported value: [\"Some\"]: supported values: \
+                 \"All\", fieldValidation: Unsupported value: \"Some\": supported values: \"\", \"Ignore\", \"Strict\", \
+                 \"Warn\"]"
+            )
+        )
+    );
+    send(&admin, "POST", base, "application/json", body.clone()).await;
+    let merge = "application/merge-patch+json";
+    let (code, refused) = send(&admin, "PATCH", &format!("{base}/a?force=true"), merge, json!({})).await;
+    assert_eq!(
+        (code, refused["message"].as_str()),
+        (
+            422,
+            Some(
+                "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch"
+            )
+        )
+    );
+    let options = json!({"propagationPolicy": "Some", "dryRun": ["All", "Some"]});
+    let (code, refused) = send(&admin, "DELETE", &format!("{base}/a"), "application/json", options).await;
+    assert_eq!(
+        (code, refused["message"].as_str()),
+        (
+            422,
+            Some(
+                "DeleteOptions.meta.k8s.io \"\" is invalid: [propagationPolicy: Unsupported value: \"Some\": supported \
+                 values: \"Foreground\", \"Background\", \"Orphan\", \"nil\", dryRun: Unsupported value: \
+                 [\"All\",\"Some\"]: supported values: \"All\"]"
+            )
+        )
+    );
+    let (code, refused) = get(&admin, &format!("{base}?continue=!")).await;
+    assert_eq!(
+        (code, refused["message"].as_str()),
+        (400, Some("invalid continue token: continue key is not valid: illegal base64 data at input byte 0"))
+    );
+    let log = "/api/v1/namespaces/default/pods/a/log?tailLines=-1&limitBytes=0";
+    let (code, refused) = get(&admin, log).await;
+    assert_eq!(
+        (code, refused["message"].as_str()),
+        (
+            422,
+            Some(
+                "PodLogOptions \"a\" is invalid: [tailLines: Invalid value: -1: must be greater than or equal to 0, \
+                 limitBytes: Invalid value: 0: must be greater than 0]"
+            )
+        )
+    );
+}
+
+#[tokio::test]
+async fn reviews_of_access_are_checked() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let admin = remote(&served, &server, "admin", "system:masters");
+    let base = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    for (spec, faults) in [
+        (
+            json!({}),
+            "[spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes \
+             must be specified, spec.user: Invalid value: \"\": at least one of user or group must be specified]",
+        ),
+        (
+            json!({"user": "a", "resourceAttributes": {}, "nonResourceAttributes": {"path": "/a"}}),
+            "spec.nonResourceAttributes: Invalid value: {\"Path\":\"/a\",\"Verb\":\"\"}: cannot be specified in \
+             combination with resourceAttributes",
+        ),
+        (
+            json!({"user": "a", "resourceAttributes": {"fieldSelector": {}}}),
+            "spec.resourceAttributes.fieldSelector.requirements: Required value: when \
+             spec.resourceAttributes.fieldSelector is specified, requirements or rawSelector is required",
+        ),
+    ] {
+        let (code, refused) = send(&admin, "POST", base, "application/json", json!({"spec": spec})).await;
+        let wanted = format!("SubjectAccessReview.authorization.k8s.io \"\" is invalid: {faults}");
+        assert_eq!((code, refused["message"].as_str()), (422, Some(wanted.as_str())));
+    }
+    let other = json!({"spec": {"user": "a", "resourceAttributes": {"namespace": "other"}}});
+    let base = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
+    let (code, refused) = send(&admin, "POST", base, "application/json", other).await;
+    assert_eq!(
+        (code, refused["message"].as_str()),
+        (
+            422,
+            Some(
+                "LocalSubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.resourceAttributes.namespace: Invalid \
+                 value: \"other\": must match metadata.namespace"
+            )
+        )
+    );
+}

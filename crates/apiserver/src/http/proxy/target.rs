@@ -2,6 +2,7 @@
 
 use crate::admission::cast;
 use crate::call::Call;
+use crate::options;
 use crate::path::Info;
 use crate::pki::Authority;
 use crate::query::Query;
@@ -147,6 +148,9 @@ async fn pod_by_kubelet(
     query: &Query,
     raw_query: &str,
 ) -> Result<Option<Target>, Status> {
+    if call.subresource == "log" {
+        options::log(query, &call.name)?;
+    }
     let entry = list::entry(server, call).await?.ok_or_else(|| call.not_found())?;
     let object = call.rows.held(&entry)?;
     let Some(pod) = cast::<Pod>(&*object) else { return Err(Status::internal("not a pod")) };

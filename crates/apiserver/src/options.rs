@@ -1,0 +1,77 @@
+//! The options of writes and of logs, as the parameters say them: faults in the words of the original, under the
+//! name that the options have.
+
+use crate::query::Query;
+use krate_api::Status;
+use krate_api::behaviour::meta::field_manager;
+use krate_api::field::{Error, Errors, Path};
+use krate_client::{PatchKind, Verb};
+
+/// What dry runs can be asked for.
+const DRY_RUN: &str = "All";
+
+/// Checks the options of a write; those of deletions are checked where they are obeyed.
+pub(crate) fn check(verb: Verb, query: &Query) -> Result<(), Status> {
+    let kind = match verb {
+        Verb::Create => "CreateOptions",
+        Verb::Update => "UpdateOptions",
+        Verb::Patch(_) => "PatchOptions",
+        Verb::Get | Verb::List | Verb::Delete | Verb::DeleteCollection => return Ok(()),
+    };
+    let manager = query.get("fieldManager");
+    let mut faults = Errors::new();
+    match verb {
+        Verb::Patch(PatchKind::Apply) if manager.is_empty() => {
+            faults.push(Error::required(&Path::new("fieldManager"), "is required for apply patch"));
+        }
+        Verb::Patch(kind) if kind != PatchKind::Apply && query.has("force") => {
+            let text = "may not be specified for non-apply patch";
+            faults.push(Error::forbidden(&Path::new("force"), text));
+        }
+        _ => {}
+    }
+    faults.extend(field_manager(manager, &Path::new("fieldManager")));
+    let dry: Vec<&str> = query.all("dryRun").filter(|v| !v.is_empty()).collect();
+    faults.extend(dry_run(&dry));
+    let levels = ["", "Ignore", "Strict", "Warn"];
+    let level = query.get("fieldValidation");
+    if !levels.contains(&level) {
+        faults.push(Error::not_supported(&Path::new("fieldValidation"), level, &levels));
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", kind, "", &faults)) }
+}
+
+/// The fault of dry runs that are not known.
+pub(crate) fn dry_run(asked: &[&str]) -> Option<Error> {
+    let unknown = asked.iter().any(|stage| *stage != DRY_RUN);
+    unknown.then(|| Error::not_supported(&Path::new("dryRun"), asked, &[DRY_RUN]))
+}
+
+/// The faults of what is asked of a log.
+pub(crate) fn log(query: &Query, pod: &str) -> Result<(), Status> {
+    let least = |name: &str, least: i64, text: &str| -> Result<Option<Error>, Status> {
+        let given: Option<i64> = number(query, name)?;
+        Ok(given.filter(|n| *n < least).map(|n| Error::invalid(&Path::new(name), &n, text)))
+    };
+    let mut faults = Errors::new();
+    faults.extend(least("tailLines", 0, "must be greater than or equal to 0")?);
+    faults.extend(least("limitBytes", 1, "must be greater than 0")?);
+    let seconds = least("sinceSeconds", 1, "must be greater than 0")?;
+    if !query.get("sinceSeconds").is_empty() && !query.get("sinceTime").is_empty() {
+        let text = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        faults.push(Error::forbidden(&Path::new(""), text));
+    } else {
+        faults.extend(seconds);
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Status::invalid("", "PodLogOptions", pod, &faults)) }
+}
+
+/// A number among the parameters.
+pub(crate) fn number<T: std::str::FromStr>(query: &Query, name: &str) -> Result<Option<T>, Status> {
+    match query.get(name) {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            Status::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
+        }),
+    }
+}
