@@ -1,7 +1,7 @@
 //! Who a pod of a StatefulSet is: its ordinal, name, labels, host name and volumes, which outlive it. Pure.
 
 use crate::history::REVISION_HASH;
-use crate::pods::PodView;
+use crate::pods::{PodView, VolumeView};
 use crate::{meta, pod_template};
 use krate_api::types::apps::v1::StatefulSet;
 use krate_api::types::core::v1::{
@@ -70,6 +70,18 @@ pub fn matches(set: &StatefulSet, ordinal: i32, pod: &PodView) -> bool {
     labels(set, ordinal).iter().all(|(key, value)| pod.label(key) == Some(value))
 }
 
+/// Whether a pod has the claims of its ordinal for volumes. One that was made by hand and adopted may not.
+#[must_use]
+pub fn storage_matches(set: &StatefulSet, ordinal: i32, pod: &PodView) -> bool {
+    let templates = set.spec.iter().flat_map(|s| s.volume_claim_templates.iter().flatten());
+    templates.zip(claims(set, ordinal)).all(|(template, claim)| {
+        let is = |v: &&VolumeView| v.name == meta::name(&template.metadata);
+        let volume = pod.spec.volumes.iter().find(is);
+        let source = volume.and_then(|v| v.persistent_volume_claim.as_ref());
+        source.is_some_and(|source| source.claim_name == meta::name(&claim.metadata))
+    })
+}
+
 /// The pod of an ordinal, of a revision's template.
 #[must_use]
 pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordinal: i32) -> Pod {
@@ -88,7 +100,7 @@ pub fn pod(set: &StatefulSet, template: &PodTemplateSpec, revision: &str, ordina
 }
 
 /// The claims take the place of the template's volumes of the same name.
-fn mount_claims(set: &StatefulSet, ordinal: i32, volumes: &mut Vec<Volume>) {
+pub fn mount_claims(set: &StatefulSet, ordinal: i32, volumes: &mut Vec<Volume>) {
     let templates = set.spec.iter().flat_map(|s| s.volume_claim_templates.iter().flatten());
     let names: Vec<String> = templates.map(|t| meta::name(&t.metadata).to_owned()).collect();
     volumes.retain(|v| !names.contains(&v.name));
@@ -107,6 +119,7 @@ fn mount_claims(set: &StatefulSet, ordinal: i32, volumes: &mut Vec<Volume>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pods::ClaimSourceView;
     use crate::stateful_set::testing::{set, with_claim};
 
     #[test]
@@ -140,6 +153,13 @@ mod tests {
         assert_eq!((spec.hostname.as_deref(), spec.subdomain.as_deref()), (Some("web-2"), Some("svc")));
         let claim = spec.volumes.as_ref().unwrap()[0].persistent_volume_claim.as_ref().unwrap();
         assert_eq!(claim.claim_name, "data-web-2");
+        let mut view = PodView::default();
+        assert!(!storage_matches(&set, 2, &view));
+        view.spec.volumes.push(VolumeView { name: "data".to_owned(), ..VolumeView::default() });
+        assert!(!storage_matches(&set, 2, &view));
+        let source = ClaimSourceView { claim_name: "data-web-2".to_owned() };
+        view.spec.volumes[0].persistent_volume_claim = Some(source);
+        assert!(storage_matches(&set, 2, &view) && !storage_matches(&set, 1, &view));
         assert!(may_be_claim(&set, "data-web-7") && !may_be_claim(&set, "data-webs-7"));
         let claim = claims(&set, 2).next().unwrap();
         assert_eq!(claim.metadata.labels.unwrap()["app"], "web");

@@ -248,7 +248,8 @@ impl Controller {
         }
     }
 
-    /// Makes a pod and its claims say again whose they are.
+    /// Makes a pod and its claims say again whose they are. Volumes of a pod cannot be changed: a pod that
+    /// has others than the set's claims gets the API's refusal told as an event, as the original does.
     async fn correct(
         &self,
         claims: &OfSet<'_>,
@@ -258,12 +259,17 @@ impl Controller {
     ) -> Result<(), Status> {
         claims.create(ordinal).await?;
         claims.retain(ordinal, pod.uid(), condemned).await?;
-        if condemned || identity::matches(claims.set, ordinal, pod) {
+        let stored = identity::storage_matches(claims.set, ordinal, pod);
+        if condemned || (identity::matches(claims.set, ordinal, pod) && stored) {
             return Ok(());
         }
         let change = |pod: &mut Pod| {
             let labels = pod.metadata.labels.get_or_insert_default();
             labels.extend(identity::labels(claims.set, ordinal).map(|(key, value)| (key.to_owned(), value)));
+            if !stored {
+                let spec = pod.spec.get_or_insert_default();
+                identity::mount_claims(claims.set, ordinal, spec.volumes.get_or_insert_default());
+            }
             true
         };
         let changed = self.pod_api.modify(pod.namespace(), pod.name(), change).await.map(drop);

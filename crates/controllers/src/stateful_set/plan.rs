@@ -174,6 +174,7 @@ fn keep_one(observed: &Observed, ordinal: i32, pod: &Arc<PodView>, actions: &mut
     }
     let wait = pod.is_deleting() || !observed.is_available(pod);
     let right = identity::matches(observed.set, ordinal, pod)
+        && identity::storage_matches(observed.set, ordinal, pod)
         && observed.claims.retained_rightly(ordinal, pod, false);
     // In order, a pod is corrected when it is available; at once otherwise.
     if !right && (!wait || observed.is_parallel()) {
