@@ -320,3 +320,47 @@ pub mod testing {
         Storage { folder: "/volumes".into(), shared: true, remove }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::World;
+    use krate_api::Kind;
+    use krate_api::types::core::v1::Node;
+    use serde_json::json;
+
+    /// A released volume of a folder on `node-1`.
+    fn released() -> PersistentVolume {
+        PersistentVolume::from_value(json!({
+            "metadata": {
+                "name": "pvc-1", "uid": "1", "finalizers": [PROVISIONER_FINALIZER],
+                "annotations": {PROVISIONED_BY: PROVISIONER}, "labels": {FOLDER_NODE: node_label("node-1")},
+            },
+            "spec": {"persistentVolumeReclaimPolicy": "Delete", "local": {"path": "/volumes/pvc-1"}},
+            "status": {"phase": "Released"},
+        }))
+        .unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_folder_is_removed_by_its_node_or_goes_with_it() {
+        let mut w = World::new(&[]);
+        w.env.storage = Some(Storage { shared: false, ..testing::storage() });
+        start(&w.env);
+        for name in ["node-1", "node-2"] {
+            w.fake.put(&Node::from_value(json!({"metadata": {"name": name}})).unwrap());
+        }
+        w.fake.put(&released());
+        w.pass(60).await;
+        let volume = w.fake.get::<PersistentVolume>("", "pvc-1").unwrap();
+        assert!(volume.metadata.deletion_timestamp.is_some(), "it is to go");
+        assert!(has_finalizer(&*volume, PROVISIONER_FINALIZER), "when its node has removed the folder");
+        let nodes: Api<Node> = w.api();
+        nodes.delete("", "node-2", Default::default()).await.unwrap();
+        w.pass(60).await;
+        assert!(w.fake.get::<PersistentVolume>("", "pvc-1").is_some(), "another node is no matter");
+        nodes.delete("", "node-1", Default::default()).await.unwrap();
+        w.settle().await;
+        assert!(w.fake.get::<PersistentVolume>("", "pvc-1").is_none());
+    }
+}
