@@ -2,8 +2,8 @@
 //! and the calendar fail; then the failing stops, and the cluster must come to the end that the last wishes
 //! describe, and rest there.
 //!
-//! `KRATE_SEED=n` replays one, `KRATE_SEEDS=n` runs so many (`cargo xtask random --seeds n`, with `--release` for thousands), from
-//! `KRATE_FIRST_SEED` on. Without any of them a handful of new seeds is run every time.
+//! `KRATE_SEED=n` replays one, `KRATE_SEEDS=n` runs so many (`cargo xtask random --seeds n`, with `--release` for
+//! thousands), from `KRATE_FIRST_SEED` on. Without any of them a handful of new seeds is run every time.
 
 mod chaos;
 #[path = "../common/mod.rs"]
