@@ -126,8 +126,7 @@ impl Controller {
                     run.status = live.status.clone().unwrap_or_default();
                 }
                 if !run.is_active(uid) {
-                    let text = format!("Saw a job that the controller did not create or forgot: {name}");
-                    self.recorder.warning(&run.about, "UnexpectedJob", text);
+                    self.take_up(run, job);
                 }
             } else if listed && is_finished(job) {
                 run.forget(uid);
@@ -156,6 +155,22 @@ impl Controller {
             }
         }
         Ok(())
+    }
+
+    /// A Job that is not listed: one that was started here, and then the status could not be written, is listed now,
+    /// or another would be started beside it.
+    fn take_up(&self, run: &mut Run, job: &Job) {
+        let started = job.metadata.annotations.as_ref().and_then(|notes| notes.get(SCHEDULED));
+        let Some(at) = started.and_then(|at| at.parse::<Timestamp>().ok()) else {
+            let name = meta::name(&job.metadata);
+            let text = format!("Saw a job that the controller did not create or forgot: {name}");
+            return self.recorder.warning(&run.about, "UnexpectedJob", text);
+        };
+        run.status.active.get_or_insert_default().push(reference(job));
+        let last = &mut run.status.last_schedule_time;
+        if last.as_ref().is_none_or(|last| last.0 < at) {
+            *last = Some(Time(at));
+        }
     }
 
     /// Starts a Job if one is due; says how long until the next is.

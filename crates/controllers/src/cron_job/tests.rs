@@ -59,6 +59,25 @@ async fn a_job_that_was_made_but_not_told_is_taken_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_that_was_not_told_forbids_the_next_one_too() {
+    let w = world();
+    let healthy = tokio::time::Instant::now() + std::time::Duration::from_secs(125);
+    w.fake.fail(move |r| {
+        let status = r.plural == "cronjobs" && r.subresource == "status";
+        let now = status && tokio::time::Instant::now() < healthy;
+        now.then(|| Status::failure(Reason::ServiceUnavailable, "the server is away"))
+    });
+    let mut forbids = cron("tick", "* * * * *");
+    forbids.spec.concurrency_policy = Some("Forbid".to_owned());
+    put(&w, &forbids);
+    w.pass(250).await;
+    assert_eq!(w.names::<Job>(), ["tick-30000001"]);
+    let status = w.fake.get::<CronJob>("default", "tick").unwrap().status.clone().unwrap();
+    assert_eq!(status.active.unwrap()[0].name.as_deref(), Some("tick-30000001"));
+    assert!(!w.events().iter().any(|e| e.starts_with("UnexpectedJob")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_asked_or_written_between_its_times() {
     let w = world();
     put(&w, &cron("yearly", "@yearly"));
