@@ -22,9 +22,12 @@ use parking_lot::Mutex;
 use plan::{Fate, OwnerState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 const ACCOUNT: &str = "generic-garbage-collector";
 const WORKERS: usize = 20;
+/// When an object is looked at again whose owner the API knows, and the graph does not yet.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 impl View for Node {
     fn of(object: &Shared) -> Result<Arc<Self>, DecodeError> {
@@ -190,7 +193,13 @@ impl Collector {
             let mut all = graph.dependents(uid).peekable();
             (all.peek().is_some(), all.any(|d| d.node.blocks(uid)))
         };
+        let unseen = {
+            let graph = self.graph.lock();
+            owners.iter().any(|(o, state)| *state == OwnerState::Lives && graph.get(&o.uid).is_none())
+        };
         match plan::fate(&owners, &live.finalizers, has_dependents, blocked) {
+            // Should it go before it is seen, nobody would tell of it.
+            Fate::Keep if unseen => return Ok(Outcome::After(LOOK_AGAIN)),
             Fate::Keep => {}
             Fate::Unlink(gone) => {
                 let kept = |o: &OwnerReference| !gone.contains(&o.uid);

@@ -3,10 +3,11 @@
 use super::start;
 use crate::meta::controller_reference;
 use crate::world::{World, named};
-use krate_api::Kind;
 use krate_api::meta::DeleteOptions;
 use krate_api::types::apps::v1::ReplicaSet;
 use krate_api::types::core::v1::{ConfigMap, Pod};
+use krate_api::{Kind, Reason, Status};
+use krate_client::Verb;
 
 fn owned<K: Kind, O: Kind>(w: &World, name: &str, owner: Option<&O>) -> K {
     let mut object = K::default();
@@ -76,6 +77,26 @@ async fn an_owner_that_never_was_counts_as_gone_and_an_unknown_kind_does_not() {
     w.fake.put(&strange);
     w.settle().await;
     assert_eq!(w.names::<Pod>(), ["strange"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_came_and_went_unseen_takes_its_dependents_along() {
+    let w = World::new(&[start]);
+    w.settle().await;
+    w.fake.fail(|r| {
+        let unseen = r.plural == "replicasets" && r.verb == Verb::List;
+        unseen.then(|| Status::failure(Reason::ServiceUnavailable, "the server is away"))
+    });
+    w.fake.break_watches();
+    let set: ReplicaSet = owned::<_, Pod>(&w, "web", None);
+    let _: Pod = owned(&w, "web-1", Some(&set));
+    w.fake.compact();
+    w.pass(120).await;
+    assert_eq!(w.names::<Pod>(), ["web-1"], "its owner lives, as the API says");
+    w.fake.remove::<ReplicaSet>("default", "web");
+    w.fake.heal();
+    w.pass(300).await;
+    assert!(w.names::<Pod>().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
