@@ -14,6 +14,8 @@ use krate_client::PatchKind;
 use krate_testing::ControlPlane;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 type Amounts = BTreeMap<String, Quantity>;
@@ -252,4 +254,20 @@ async fn what_is_replaced_at_once_is_counted_once() {
         assert_eq!(quota.status.as_ref().unwrap().used.as_ref().unwrap()["pods"].0, "3");
     }
     cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_is_counted_is_left_alone() {
+    let (cluster, _nodes) = cluster(0).await;
+    enforced(&cluster, quota("q", &[("pods", "3")], &[])).await;
+    cluster.of::<Pod>().create(asking("one", &[])).await.unwrap();
+    uses(&cluster, "q", &[("pods", "1")]).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    cluster.faults.listen(move |who, _| {
+        count.fetch_add(usize::from(who == "resourcequota-controller"), Ordering::Relaxed);
+    });
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
 }

@@ -112,9 +112,11 @@ impl Controller {
     /// can make up for each other: the count is then what the old status says, and the present one says more.
     async fn confirm(&self, namespace: &str, counted: &ResourceQuota) -> Result<Outcome, Status> {
         let name = counted.metadata.name.as_deref().unwrap_or_default();
-        let present = self.api.get_opt(namespace, name).await?;
-        let changed =
-            present.is_some_and(|p| p.metadata.resource_version != counted.metadata.resource_version);
+        // The controller may list and watch, and nothing else.
+        let field_selector = format!("metadata.name={name}");
+        let present = self.api.list(namespace, Options { field_selector, ..Options::default() }).await?;
+        let version = |quota: &ResourceQuota| quota.metadata.resource_version.clone();
+        let changed = present.items.first().is_some_and(|present| version(present) != version(counted));
         Ok(if changed { Outcome::Again } else { Outcome::Done })
     }
 
