@@ -77,11 +77,11 @@ enum Typed {
     /// Nobody has it; what the first reader decodes is kept until [`View::cool`].
     Awaited,
     /// It is there while somebody holds it.
-    Held(Weak<dyn Any + Send + Sync>),
+    Held(Weak<dyn Object>),
     /// As its writer left it, without the revision that the write was to get.
     Written(Box<dyn Object>),
     /// Kept until [`View::cool`].
-    Warm(Arc<dyn Any + Send + Sync>),
+    Warm(Arc<dyn Object>),
 }
 
 impl View {
@@ -170,36 +170,43 @@ impl Shared {
     /// The typed value: decoded on first use (not even then when its writer left it here), and then shared for as
     /// long as anybody holds it.
     pub fn typed<K: Kind>(&self) -> Result<Arc<K>, DecodeError> {
-        if let Some(typed) = self.at_hand::<K>() {
+        if let Some(typed) = self.typed_at_hand::<K>() {
             return Ok(self.at_its_revision(typed));
         }
         let typed = Arc::new(K::decode(&self.bytes)?);
-        let any: Arc<dyn Any + Send + Sync> = typed.clone();
+        let object: Arc<dyn Object> = typed.clone();
         let mut slot = self.view.typed.lock();
         match &*slot {
-            Typed::Awaited => *slot = Typed::Warm(any),
-            Typed::Unread | Typed::Held(_) => *slot = Typed::Held(Arc::downgrade(&any)),
+            Typed::Awaited => *slot = Typed::Warm(object),
+            Typed::Unread | Typed::Held(_) => *slot = Typed::Held(Arc::downgrade(&object)),
             // one space may be shown as two kinds: what is kept is of the kind that is stored
             Typed::Written(_) | Typed::Warm(_) => {}
         }
         Ok(typed)
     }
 
-    fn at_hand<K: Kind>(&self) -> Option<Arc<K>> {
+    /// The typed value if it needs no decoding. It may say another revision than [`Shared::revision`], which counts.
+    #[must_use]
+    pub fn typed_at_hand<K: Kind>(&self) -> Option<Arc<K>> {
+        let any: Arc<dyn Any + Send + Sync> = self.at_hand()?;
+        any.downcast().ok()
+    }
+
+    /// [`Shared::typed_at_hand`] of whatever kind it is.
+    #[must_use]
+    pub fn at_hand(&self) -> Option<Arc<dyn Object>> {
         let mut slot = self.view.typed.lock();
-        match &mut *slot {
-            Typed::Unread | Typed::Awaited => None,
-            Typed::Held(weak) => weak.upgrade()?.downcast().ok(),
-            Typed::Warm(value) => value.clone().downcast().ok(),
-            Typed::Written(object) => {
-                let mut object = std::mem::take(object.as_any_mut().downcast_mut::<K>()?);
-                object.meta_mut().resource_version = Some(self.revision.to_string());
-                debug_assert!(self.reads_as(object.clone()), "{self:?} is not what was written: {object:?}");
-                let value = Arc::new(object);
-                *slot = Typed::Warm(value.clone());
-                Some(value)
-            }
+        match &*slot {
+            Typed::Unread | Typed::Awaited => return None,
+            Typed::Held(weak) => return weak.upgrade(),
+            Typed::Warm(value) => return Some(value.clone()),
+            Typed::Written(_) => {}
         }
+        let Typed::Written(mut object) = std::mem::take(&mut *slot) else { return None };
+        object.meta_mut().resource_version = Some(self.revision.to_string());
+        let value: Arc<dyn Object> = Arc::from(object);
+        *slot = Typed::Warm(value.clone());
+        Some(value)
     }
 
     fn at_its_revision<K: Kind>(&self, typed: Arc<K>) -> Arc<K> {
@@ -210,15 +217,6 @@ impl Shared {
         let mut own = K::clone(&typed);
         own.meta_mut().resource_version = Some(self.revision.to_string());
         Arc::new(own)
-    }
-
-    /// Whether the encoding reads as a value, whatever the revision.
-    fn reads_as<K: Kind>(&self, mut value: K) -> bool {
-        let Ok(mut read) = K::decode(&self.bytes) else { return false };
-        for meta in [read.meta_mut(), value.meta_mut()] {
-            meta.resource_version = None;
-        }
-        read == value
     }
 
     /// `namespace/name`, or `name` for cluster-scoped objects: the key of informers and queues.

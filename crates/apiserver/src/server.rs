@@ -230,12 +230,17 @@ impl Inner {
 
     /// An object of a built-in kind, as the store has it now. For the server's own decisions.
     pub async fn read<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<Arc<K>>, Status> {
+        let found = self.find::<K>(namespace, name).await?;
+        found.map(|shared| shared.typed::<K>().map_err(Status::internal)).transpose()
+    }
+
+    /// An object of a built-in kind, for whom its labels or fields are enough.
+    pub async fn find<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<Shared>, Status> {
         let catalogue = self.catalogue();
         let Some(row) = catalogue.get(K::GROUP, K::VERSION, K::PLURAL) else { return Ok(None) };
         let key = Key::new(row.space.as_str(), krate_api::object::key(namespace, name));
         let entry = self.store.get(&key, None).await.map_err(crate::error::from_store)?.0;
-        let rows = crate::codec::Rows::of(&catalogue, row);
-        entry.map(|e| rows.shared(&e).typed::<K>().map_err(Status::internal)).transpose()
+        Ok(entry.map(|entry| crate::codec::Rows::of(&catalogue, row).shared(&entry)))
     }
 
     /// All objects of a built-in kind, in one namespace or (empty) everywhere.

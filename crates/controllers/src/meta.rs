@@ -53,6 +53,11 @@ impl krate_client::View for Slim {
         struct Head {
             metadata: MetaView,
         }
+        if let Some(known) = object.at_hand() {
+            let mut metadata = MetaView::of(known.meta());
+            metadata.resource_version = object.revision.to_string();
+            return Ok(Arc::new(Self(metadata)));
+        }
         let head: Head = serde_json::from_slice(&object.bytes)?;
         Ok(Arc::new(Self(head.metadata)))
     }

@@ -1,5 +1,7 @@
 //! Pods as the controllers keep them: the fields that any of them reads, for every pod of the cluster, once.
 
+mod slim;
+
 use crate::meta::MetaView;
 use jiff::{SignedDuration, Timestamp};
 use krate_api::Shared;
@@ -42,7 +44,6 @@ pub struct SpecView {
     pub hostname: String,
     #[serde(deserialize_with = "crate::meta::or_default")]
     pub subdomain: String,
-    pub set_hostname_as_fqdn: bool,
     #[serde(deserialize_with = "crate::meta::or_default")]
     pub restart_policy: String,
     pub termination_grace_period_seconds: Option<i64>,
@@ -142,18 +143,30 @@ pub struct TerminatedView {
 
 /// Reads of a pod's affinity the one node that it names.
 fn pinned<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let affinity = Option::<Affinity>::deserialize(deserializer)?.unwrap_or_default();
-    let required = affinity.node_affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution);
-    let fields =
-        required.iter().flat_map(|r| &r.node_selector_terms).flat_map(|t| t.match_fields.iter().flatten());
+    Ok(Option::<Affinity>::deserialize(deserializer)?.map(|affinity| node_of(&affinity)).unwrap_or_default())
+}
+
+/// The one node that an affinity names, or nothing.
+fn node_of(affinity: &Affinity) -> String {
+    let nodes = affinity.node_affinity.as_ref();
+    let required = nodes.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    let terms = required.into_iter().flat_map(|r| &r.node_selector_terms);
+    let fields = terms.flat_map(|t| t.match_fields.iter().flatten());
     let mut names = fields.filter(|f| f.key == "metadata.name" && f.operator == "In");
     let values = names.next().and_then(|f| f.values.as_deref()).unwrap_or_default();
-    Ok(if let [name] = values { name.clone() } else { String::new() })
+    if let [name] = values { name.clone() } else { String::new() }
 }
 
 impl View for PodView {
     fn of(object: &Shared) -> Result<Arc<Self>, DecodeError> {
-        let mut pod: Self = serde_json::from_slice(&object.bytes)?;
+        let mut pod: Self = match object.typed_at_hand::<Pod>() {
+            Some(pod) => {
+                let mut view = slim::of(&pod);
+                view.metadata.resource_version = object.revision.to_string();
+                view
+            }
+            None => serde_json::from_slice(&object.bytes)?,
+        };
         pod.metadata.annotations.retain(|key, _| ANNOTATIONS.contains(&key.as_str()));
         pod.spec.volumes.retain(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some());
         Ok(Arc::new(pod))

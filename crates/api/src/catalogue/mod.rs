@@ -9,7 +9,7 @@ pub mod rows;
 use crate::behaviour::Behaviour;
 use crate::object::{DecodeError, Object, Shared};
 use crate::schema::{self, Type};
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// A verb of the API, in discovery's spelling.
@@ -140,10 +140,12 @@ impl std::fmt::Debug for Resource {
     }
 }
 
-/// Every resource that is served, by group, version and plural.
+/// Every resource that is served, ordered by group, version and plural.
 #[derive(Clone, Default)]
 pub struct Catalogue {
-    rows: BTreeMap<(String, String, String), Arc<Resource>>,
+    rows: Vec<Arc<Resource>>,
+    /// The same rows for whoever looks one up: few share their plural.
+    places: HashMap<String, Vec<Arc<Resource>>>,
 }
 
 impl Catalogue {
@@ -158,24 +160,34 @@ impl Catalogue {
     }
 
     pub fn insert(&mut self, row: Resource) {
-        let key = (row.group.clone(), row.version.clone(), row.plural.clone());
-        self.rows.insert(key, Arc::new(row));
+        let row = Arc::new(row);
+        let order = |other: &Arc<Resource>| {
+            let [a, b] = [other, &row].map(|r| (r.group.as_str(), r.version.as_str(), r.plural.as_str()));
+            a.cmp(&b)
+        };
+        let namesakes = self.places.entry(row.plural.clone()).or_default();
+        namesakes.retain(|other| order(other).is_ne());
+        namesakes.push(row.clone());
+        match self.rows.binary_search_by(order) {
+            Ok(at) => self.rows[at] = row,
+            Err(at) => self.rows.insert(at, row),
+        }
     }
 
     #[must_use]
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.rows.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        self.places.get(plural)?.iter().find(|row| row.group == group && row.version == version)
     }
 
     /// The row of a kind, as an `apiVersion` and `kind` name it.
     #[must_use]
     pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Resource>> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        self.rows.values().find(|r| r.group == group && r.version == version && r.kind == kind)
+        self.rows.iter().find(|r| r.group == group && r.version == version && r.kind == kind)
     }
 
     /// All rows, ordered by group, version, plural.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.rows.values()
+        self.rows.iter()
     }
 }

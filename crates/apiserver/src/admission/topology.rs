@@ -33,9 +33,9 @@ impl Plugin for PodTopologyLabels {
         };
         let Some(name) = node.filter(|name| !name.is_empty()) else { return Ok(()) };
         // A node that is not there yet says nothing.
-        let Some(node) = server.read::<Node>("", &name).await? else { return Ok(()) };
+        let Some(node) = server.find::<Node>("", &name).await? else { return Ok(()) };
         for label in LABELS {
-            if let Some(value) = node.metadata.labels.as_ref().and_then(|labels| labels.get(label)) {
+            if let Some(value) = node.view.labels.get(label) {
                 let labels = object.meta_mut().labels.get_or_insert_default();
                 labels.entry(label.to_owned()).or_insert_with(|| value.clone());
             }

@@ -82,8 +82,6 @@ pub(crate) fn answer(object: &dyn Object, created: bool) -> Result<Outcome, Stat
 
 /// The `Status` of something that was done and has no object.
 pub(crate) fn done() -> Outcome {
-    let status = serde_json::json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
-    });
-    Outcome::Encoded { code: 201, bytes: Bytes::from(status.to_string()) }
+    let status = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","code":201}"#;
+    Outcome::Encoded { code: 201, bytes: Bytes::from_static(status.as_bytes()) }
 }

@@ -1,6 +1,6 @@
 //! The task of an informer: list, watch, apply, tell; and what to do when a watch ends.
 
-use super::store::{Change, Entry};
+use super::store::{Change, Entry, Put};
 use super::{Inner, View};
 use crate::request::{Options, Reply, Transport, WatchEvent};
 use futures::StreamExt;
@@ -174,7 +174,10 @@ impl<V: View> Inner<V> {
             }
         }
         for object in items {
-            self.apply(object, &mut changes);
+            let known = self.store.read().entry(&object.key()).is_some_and(|e| e.revision >= object.revision);
+            if !known {
+                self.apply(object, &mut changes);
+            }
         }
         tell(&handlers, changes);
     }
@@ -182,19 +185,16 @@ impl<V: View> Inner<V> {
     /// Puts one object into the cache. Another object under the same key (a new uid) is a deletion and an
     /// addition.
     fn apply(&self, object: &Shared, changes: &mut Vec<Change<V>>) {
-        let key = object.key();
-        if self.store.read().entry(&key).is_some_and(|e| e.revision >= object.revision) {
-            return;
-        }
         let Some(view) = self.view(object) else { return };
         let entry = Entry { revision: object.revision, uid: object.view.uid.clone(), view: view.clone() };
-        let old = self.store.write().put(&key, entry);
-        match old {
-            Some(old) if old.uid != object.view.uid => {
+        match self.store.write().put(&object.key(), entry) {
+            Put::Stale => {}
+            Put::Changed(old) if old.uid != object.view.uid => {
                 changes.push(Change { old: Some(old.view), new: None });
                 changes.push(Change { old: None, new: Some(view) });
             }
-            old => changes.push(Change { old: old.map(|e| e.view), new: Some(view) }),
+            Put::Changed(old) => changes.push(Change { old: Some(old.view), new: Some(view) }),
+            Put::Added => changes.push(Change { old: None, new: Some(view) }),
         }
     }
 }

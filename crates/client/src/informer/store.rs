@@ -17,6 +17,14 @@ pub(super) struct Change<V> {
     pub(super) new: Option<Arc<V>>,
 }
 
+/// What became of an object that was to be kept.
+pub(super) enum Put<V> {
+    Added,
+    Changed(Entry<V>),
+    /// The one that is there is as new.
+    Stale,
+}
+
 type Values<V> = Box<dyn Fn(&V) -> Vec<String> + Send + Sync>;
 
 struct IndexState<V> {
@@ -27,18 +35,19 @@ struct IndexState<V> {
 
 impl<V> IndexState<V> {
     /// Brings the index from one state of an object to another; most changes leave its values as they are.
-    fn change(&mut self, key: &Arc<str>, old: Option<&V>, new: Option<&V>) {
-        let [old, new] = [old, new].map(|view| view.map(|view| (self.values)(view)));
-        if old == new {
+    fn change(&mut self, key: impl Fn() -> Arc<str>, old: Option<&V>, new: &V) {
+        let (old, new) = (old.map(|view| (self.values)(view)), (self.values)(new));
+        if old.as_ref() == Some(&new) {
             return;
         }
-        self.remove(key, old.unwrap_or_default());
-        for value in new.unwrap_or_default() {
+        let key = key();
+        self.remove(&key, old.unwrap_or_default());
+        for value in new {
             self.keys.entry(value).or_default().insert(key.clone());
         }
     }
 
-    fn remove(&mut self, key: &Arc<str>, values: Vec<String>) {
+    fn remove(&mut self, key: &str, values: Vec<String>) {
         for value in values {
             if let Some(keys) = self.keys.get_mut(&value) {
                 keys.remove(key);
@@ -96,27 +105,38 @@ impl<V> Store<V> {
         }
         let mut index = IndexState { name, values, keys: HashMap::new() };
         for (key, entry) in &self.items {
-            index.change(key, None, Some(&entry.view));
+            index.change(|| key.clone(), None, &entry.view);
         }
         self.indexes.push(index);
         self.indexes.len() - 1
     }
 
-    pub(super) fn put(&mut self, key: &str, entry: Entry<V>) -> Option<Entry<V>> {
-        let (key, old): (Arc<str>, _) = match self.items.get_key_value(key) {
-            Some((key, old)) => (key.clone(), Some(&*old.view)),
-            None => (key.into(), None),
-        };
-        for index in &mut self.indexes {
-            index.change(&key, old, Some(&entry.view));
+    /// Keeps an object, unless what is there is not older. What was there before.
+    pub(super) fn put(&mut self, key: &str, entry: Entry<V>) -> Put<V> {
+        if let Some(present) = self.items.get_mut(key) {
+            if present.revision >= entry.revision {
+                return Put::Stale;
+            }
+            let new = entry.view.clone();
+            let old = std::mem::replace(present, entry);
+            let shared = || self.items.get_key_value(key).map_or_else(|| key.into(), |(key, _)| key.clone());
+            for index in &mut self.indexes {
+                index.change(shared, Some(&old.view), &new);
+            }
+            return Put::Changed(old);
         }
-        self.items.insert(key, entry)
+        let key: Arc<str> = key.into();
+        for index in &mut self.indexes {
+            index.change(|| key.clone(), None, &entry.view);
+        }
+        self.items.insert(key, entry);
+        Put::Added
     }
 
     pub(super) fn remove(&mut self, key: &str) -> Option<Entry<V>> {
-        let (key, old) = self.items.remove_entry(key)?;
+        let old = self.items.remove(key)?;
         for index in &mut self.indexes {
-            index.change(&key, Some(&old.view), None);
+            index.remove(key, (index.values)(&old.view));
         }
         Some(old)
     }

@@ -3,13 +3,14 @@
 //! Recording never waits and never fails: events go through a bounded queue ([`QUEUE`]) to a task that writes
 //! them; what does not fit is counted (`event_recorder_dropped_total`) and gone. Events about one object are
 //! written in order, those about different ones together ([`BATCH`]): the server commits at once what comes at
-//! once. One batch at a time is meant: a burst of events takes little from the work that it tells of, and is
-//! written down while that rests. An event that was recorded before raises the count of the first one; many
+//! once. A burst of events must take little from the work that it tells of: one batch is written at a time, and
+//! after the first [`BURST`] of them [`PACE`] a second (client-go writes 50); the rest waits its turn. An event that was recorded before raises the count of the first one; many
 //! similar ones are combined; one object's flood is cut ([`correlate`]).
 
 mod correlate;
 
 use crate::api::Api;
+use crate::queue::Bucket;
 use crate::request::{PatchKind, Transport};
 use correlate::{Correlator, Write};
 use krate_api::meta::Time;
@@ -21,11 +22,16 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Events that wait to be written; an event is about 1 KiB.
 pub const QUEUE: usize = 16_384;
 /// Most events that are written at once.
 pub const BATCH: usize = 16;
+/// Events that are written a second, when many wait.
+const PACE: f64 = 500.0;
+/// Events that are written without regard to the pace.
+const BURST: f64 = 256.0;
 /// How often a write that the server could not take is tried.
 const ATTEMPTS: u32 = 12;
 /// Pause between these attempts, lengthened at random by up to its own length.
@@ -152,7 +158,10 @@ struct Writer {
 impl Writer {
     async fn run(mut self, mut events: mpsc::Receiver<Box<Event>>) {
         let mut come = Vec::with_capacity(BATCH);
+        let mut pace = Bucket { tokens: BURST, at: None };
         while events.recv_many(&mut come, BATCH).await > 0 {
+            let waits = come.iter().map(|_| pace.reserve(Instant::now(), PACE, BURST));
+            tokio::time::sleep(waits.last().unwrap_or_default()).await;
             let mut batch: Vec<Event> = come.drain(..).map(|event| *event).collect();
             while !batch.is_empty() {
                 batch = self.round(batch).await;
@@ -295,12 +304,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_about_many_objects_is_written_whole() {
+    async fn a_burst_about_many_objects_is_written_whole_at_its_pace() {
         let (fake, recorder) = start();
         for n in 0..10_000 {
             recorder.normal(&pod(&format!("p{n}")), "Scheduled", "assigned");
         }
         pause().await;
+        let first = fake.list::<Event>().len() as f64;
+        assert!((BURST..BURST + PACE + BATCH as f64).contains(&first), "{first}");
+        tokio::time::sleep(Duration::from_secs_f64(10_000.0 / PACE)).await;
         assert_eq!(fake.list::<Event>().len(), 10_000);
     }
 

@@ -23,6 +23,14 @@ impl Selecting {
 
     /// Calls `wake` with the key of every Service whose endpoints a change of a pod may change.
     pub fn wake(&self, old: Option<&Arc<PodView>>, new: Option<&Arc<PodView>>, mut wake: impl FnMut(String)) {
+        // A pod without an address is no endpoint.
+        if [old, new]
+            .into_iter()
+            .flatten()
+            .all(|pod| pod.status.pod_ips.is_empty() && pod.status.pod_ip.is_empty())
+        {
+            return;
+        }
         if let (Some(old), Some(new)) = (old, new)
             && old.metadata.labels == new.metadata.labels
             && !differ(old, new)

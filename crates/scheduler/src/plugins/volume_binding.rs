@@ -353,6 +353,9 @@ impl Plugin for VolumeBinding {
     }
 
     async fn pre_bind(&self, pod: &PodView, node: &str) -> Result<(), Status> {
+        if pod.claims.is_empty() {
+            return Ok(());
+        }
         let Some(plan) = self.settled.lock().get(&pod.uid).cloned() else { return Ok(()) };
         let mut changes = self.storage.changes();
         self.write(&plan, node).await?;

@@ -183,17 +183,16 @@ pub fn qos_class(spec: &PodSpec) -> &'static str {
 }
 
 fn fields(pod: &Pod) -> Vec<(&'static str, String)> {
-    let spec = pod.spec.clone().unwrap_or_default();
-    let status = pod.status.as_ref();
+    let (spec, status) = (pod.spec.as_ref(), pod.status.as_ref());
     let text = |field: Option<&Option<String>>| field.map_or(String::new(), |f| str_of(f).to_owned());
     let first_ip = status.and_then(|s| items(&s.pod_ips).first()).map(|ip| ip.ip.clone());
     let ip = first_ip.unwrap_or_else(|| text(status.map(|s| &s.pod_ip)));
     vec![
-        ("spec.nodeName", str_of(&spec.node_name).to_owned()),
-        ("spec.restartPolicy", str_of(&spec.restart_policy).to_owned()),
-        ("spec.schedulerName", str_of(&spec.scheduler_name).to_owned()),
-        ("spec.serviceAccountName", str_of(&spec.service_account_name).to_owned()),
-        ("spec.hostNetwork", spec.host_network.unwrap_or(false).to_string()),
+        ("spec.nodeName", text(spec.map(|s| &s.node_name))),
+        ("spec.restartPolicy", text(spec.map(|s| &s.restart_policy))),
+        ("spec.schedulerName", text(spec.map(|s| &s.scheduler_name))),
+        ("spec.serviceAccountName", text(spec.map(|s| &s.service_account_name))),
+        ("spec.hostNetwork", spec.and_then(|s| s.host_network).unwrap_or(false).to_string()),
         ("status.phase", text(status.map(|s| &s.phase))),
         ("status.podIP", ip),
         ("status.podIPs", String::new()),

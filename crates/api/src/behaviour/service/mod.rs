@@ -272,9 +272,7 @@ fn prepare_subresource(_: &str, new: &mut Service, old: &Service) {
 }
 
 fn fields(service: &Service) -> Vec<(&'static str, String)> {
-    let spec = service.spec.clone().unwrap_or_default();
-    vec![
-        ("spec.clusterIP", spec.cluster_ip.unwrap_or_default()),
-        ("spec.type", spec.type_.unwrap_or_default()),
-    ]
+    let spec = service.spec.as_ref();
+    let text = |field: Option<&Option<String>>| field.map_or(String::new(), |f| str_of(f).to_owned());
+    vec![("spec.clusterIP", text(spec.map(|s| &s.cluster_ip))), ("spec.type", text(spec.map(|s| &s.type_)))]
 }
