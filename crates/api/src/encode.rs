@@ -6,6 +6,7 @@
 //! puts in the other. Quantities become canonical. Values without a type in the table (custom resources, raw
 //! extensions) are written as they are.
 
+use crate::absent;
 use crate::quantity;
 use crate::schema::{Field, Shape, Type};
 use serde::ser::{self, Serialize};
@@ -392,10 +393,12 @@ fn written(field: &Field, json: &[u8]) -> Written {
         Shape::String | Shape::Bytes => json == b"\"\"",
         Shape::Bool => json == b"false",
         Shape::Int32 | Shape::Int64 | Shape::Double => json == b"0",
+        Shape::Time | Shape::MicroTime => absent::is_zero_time(json),
         _ => false,
     };
     match (empty, field.always, &field.shape) {
         (false, ..) => Written::Value,
+        (true, _, Shape::Time | Shape::MicroTime) if !field.omit_zero => Written::Null,
         (true, false, _) => Written::Nothing,
         (true, true, Shape::List(_) | Shape::Map(_) | Shape::Bytes) => Written::Null,
         (true, true, _) => Written::Value,
@@ -425,6 +428,23 @@ mod tests {
             again::<core::Event>(r#"{"type":"Normal","firstTimestamp":"2026-01-01T00:00:00Z"}"#),
             r#"{"apiVersion":"v1","kind":"Event","eventTime":null,"firstTimestamp":"2026-01-01T00:00:00Z","involvedObject":{},"lastTimestamp":null,"metadata":{},"reportingComponent":"","reportingInstance":"","source":{},"type":"Normal"}"#
         );
+    }
+
+    #[test]
+    fn a_time_that_was_never_set_is_null() {
+        let service = |time: &str| {
+            let json = r#"{"metadata":{},"status":{"conditions":[{TIME"message":"m","reason":"r","status":"True","type":"T"}]}}"#;
+            json.replace("TIME", time)
+        };
+        let written = r#"{"apiVersion":"v1","kind":"Service","metadata":{},"spec":{},"status":{"conditions":[{"lastTransitionTime":null,"message":"m","reason":"r","status":"True","type":"T"}],"loadBalancer":{}}}"#;
+        for time in ["", r#""lastTransitionTime":null,"#, r#""lastTransitionTime":"0001-01-01T00:00:00Z","#] {
+            assert_eq!(again::<core::Service>(&service(time)), written);
+        }
+        assert_eq!(again::<core::Service>(written), written);
+        assert!(core::Service::decode(service(r#""lastTransitionTime":7,"#).as_bytes()).is_err());
+        let event = r#"{"eventTime":"2026-01-01T00:00:00.000000Z","series":{"count":1}}"#;
+        let written = again::<crate::types::events::v1::Event>(event);
+        assert!(written.contains(r#""series":{"count":1,"lastObservedTime":null}"#), "{written}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! has behaviour, one small file in [`behaviour`]. Each kind's serde code is instantiated here, once,
 //! behind [`Object`] and [`Kind`]; other crates never call serde on a whole Kubernetes object.
 
+mod absent;
 pub mod behaviour;
 pub mod catalogue;
 pub mod cron;

@@ -342,6 +342,7 @@ fn time(bytes: &[u8], decimals: usize) -> Result<Value, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Kind as _;
     use proptest::prelude::*;
 
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
@@ -382,6 +383,16 @@ mod tests {
             decoded.value["spec"]["containers"][0],
             serde_json::json!({"name": "main", "resources": {"requests": {"cpu": "100m"}}})
         );
+    }
+
+    #[test]
+    fn a_condition_without_its_time_is_one() {
+        let condition = [field(1, b"Ready"), field(2, b"True"), field(4, b""), field(5, b"E2E")].concat();
+        let raw = field(3, &field(2, &condition));
+        let decoded = decode(&envelope("v1", "Service", &raw)).unwrap();
+        let service = crate::types::core::v1::Service::from_value(decoded.value).unwrap().to_value();
+        let want = serde_json::json!([{"type": "Ready", "status": "True", "reason": "E2E", "message": "", "lastTransitionTime": null}]);
+        assert_eq!(service["status"]["conditions"], want);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The Rust types that are kinds, each with its serde code instantiated here and nowhere else.
 
+use crate::absent;
 use crate::encode::{self, Encoded};
 use crate::meta::ObjectMeta;
 use crate::object::{DecodeError, Kind, Object};
@@ -7,6 +8,11 @@ use crate::schema::{self, Type};
 use crate::types;
 use std::any::Any;
 use std::sync::LazyLock;
+
+/// The place of a kind in the schema table.
+fn table_type<K: Kind>() -> Option<&'static Type> {
+    schema::of_kind(K::GROUP, K::VERSION, K::KIND)
+}
 
 /// Makes types of `k8s-openapi` into [`Kind`]s: `path::Type => "plural", namespaced?;`
 macro_rules! kinds {
@@ -25,9 +31,7 @@ macro_rules! kinds {
                 &mut self.metadata
             }
             fn encoded(&self) -> Encoded {
-                static TYPE: LazyLock<Option<&'static Type>> = LazyLock::new(|| {
-                    schema::of_kind(<$ty as Kind>::GROUP, <$ty as Kind>::VERSION, <$ty as Kind>::KIND)
-                });
+                static TYPE: LazyLock<Option<&'static Type>> = LazyLock::new(table_type::<$ty>);
                 // Serializing these types to memory cannot fail: all keys are strings.
                 encode::encode(self, *TYPE).unwrap_or_default()
             }
@@ -56,7 +60,12 @@ macro_rules! kinds {
             const NAMESPACED: bool = $namespaced;
 
             fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-                Ok(serde_json::from_slice(bytes)?)
+                let error = match serde_json::from_slice(bytes) {
+                    Ok(object) => return Ok(object),
+                    Err(error) => error,
+                };
+                let filled = table_type::<Self>().and_then(|ty| absent::filled(ty, bytes)).ok_or(error)?;
+                Ok(serde_json::from_slice(&filled)?)
             }
             fn from_value(value: serde_json::Value) -> Result<Self, DecodeError> {
                 Self::decode(&serde_json::to_vec(&value)?)
