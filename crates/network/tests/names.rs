@@ -12,8 +12,8 @@ use krate_api::types::core::v1::{Namespace, Service};
 use krate_api::types::discovery::v1::EndpointSlice;
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Supervisor};
-use krate_client::Informers;
 use krate_client::testing::Fake;
+use krate_client::{Informers, Recorder};
 use krate_network::dns::{self, Dns};
 use krate_network::link::{self, PodNetwork};
 use krate_network::proxy::{self, Proxy};
@@ -70,8 +70,19 @@ impl World {
             inside.block_on(move || async move {
                 let (rng, metrics) = (Rng::from_seed(1), Metrics::default());
                 let supervisor = Supervisor::new(stop.clone());
-                let informers = Informers::new(transport, rng.clone(), metrics.clone(), supervisor.clone());
+                let informers =
+                    Informers::new(transport.clone(), rng.clone(), metrics.clone(), supervisor.clone());
+                let recorder = Recorder::start(
+                    transport.clone(),
+                    "kube-proxy",
+                    "one",
+                    &Clock::system(),
+                    &rng,
+                    &metrics,
+                    &supervisor,
+                );
                 let proxy = Proxy::new(proxy::Config {
+                    recorder,
                     informers: informers.clone(),
                     metrics: metrics.clone(),
                     clock: krate_base::Clock::system(),

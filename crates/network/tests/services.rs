@@ -4,17 +4,21 @@ mod common;
 
 use common::{Ns, may_make_namespaces};
 use krate_api::Kind;
-use krate_api::types::core::v1::Service;
+use krate_api::types::core::v1::{Event, Service};
 use krate_api::types::discovery::v1::EndpointSlice;
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Supervisor};
-use krate_client::Informers;
 use krate_client::testing::Fake;
+use krate_client::{Informers, Recorder};
 use krate_network::link::edge::HostPort;
 use krate_network::link::routes::{self, NodeView};
 use krate_network::link::{self, PodNetwork};
-use krate_network::proxy::{self, Proxy};
+use krate_network::nft::Family;
+use krate_network::proxy::plan::Frontend;
+use krate_network::proxy::program::Stale;
+use krate_network::proxy::{self, Proxy, conntrack};
 use krate_network::views::Protocol;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -64,7 +68,17 @@ impl Node {
             inside.block_on(move || async move {
                 let (rng, metrics) = (Rng::from_seed(1), Metrics::default());
                 let supervisor = Supervisor::new(stop.clone());
+                let recorder = Recorder::start(
+                    transport.clone(),
+                    "kube-proxy",
+                    name,
+                    &Clock::system(),
+                    &rng,
+                    &metrics,
+                    &supervisor,
+                );
                 let proxy = Proxy::new(proxy::Config {
+                    recorder,
                     informers: Informers::new(transport, rng.clone(), metrics.clone(), supervisor.clone()),
                     metrics,
                     clock: Clock::system(),
@@ -330,6 +344,39 @@ fn the_local_policy_keeps_the_source_and_stays_on_the_node() {
 }
 
 #[test]
+fn a_health_check_port_that_is_taken_is_told_of() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let c = Cluster::new();
+    let taken = c.one.ns.run(|| std::net::TcpListener::bind("0.0.0.0:31999").unwrap());
+    c.service(
+        r#"{"type":"NodePort","clusterIP":"10.96.0.7","externalTrafficPolicy":"Local",
+        "healthCheckNodePort":31999,"ports":[{"port":80,"nodePort":30080}]}"#,
+    );
+    // It is tried again at each change.
+    let mut changes = 0;
+    let mut change = || {
+        changes += 1;
+        assert!(changes < 10_000, "nothing comes of it");
+        c.endpoints("TCP", &[(&format!("10.244.0.{}", 2 + changes % 2), "one")]);
+    };
+    let event = c.one.until("an event", || {
+        change();
+        c.api.list::<Event>().pop()
+    });
+    assert_eq!(event.reason.as_deref(), Some("FailedToStartServiceHealthcheck"));
+    assert_eq!(event.involved_object.name.as_deref(), Some("web"));
+    let text = r#"node one failed to start healthcheck "a/web" on port 31999: listen tcp :31999: bind: address already in use"#;
+    assert_eq!(event.message.as_deref(), Some(text));
+    drop(taken);
+    c.one.until("the port", || {
+        change();
+        http_get(&c.two.ns, "172.18.0.2:31999")
+    });
+}
+
+#[test]
 fn a_node_says_whether_it_takes_new_connections() {
     if !may_make_namespaces() {
         return;
@@ -478,6 +525,53 @@ fn datagrams_follow_the_endpoints() {
     assert_eq!(c.one.until("an answer", ask), "near");
     c.endpoints("UDP", &[(&far_ip, "two")]);
     c.one.until("the same flow reaches the new endpoint", || ask().filter(|name| name == "far"));
+}
+
+#[test]
+fn of_many_connections_only_those_of_the_service_are_looked_at() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let mut c = Cluster::new();
+    let (client, _) = c.pod(true);
+    let (near, near_ip) = c.pod(true);
+    near.serve_udp(8080, "near");
+    c.service(r#"{"type":"ClusterIP","clusterIP":"10.96.0.7","ports":[{"port":53,"protocol":"UDP"}]}"#);
+    c.endpoints("UDP", &[(&near_ip, "one")]);
+    let ask = |to: &'static str| {
+        client.run(move || {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect(to).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            socket.send(b"?").ok()?;
+            socket.recv(&mut [0; 16]).ok()
+        })
+    };
+    c.one.until("an answer", || ask("10.96.0.7:53"));
+    let direct: &'static str = format!("{near_ip}:8080").leak();
+    for _ in 0..20 {
+        ask(direct).unwrap();
+    }
+    let stale = |port: u16| Stale {
+        frontend: Frontend {
+            family: Family::Ip,
+            address: Some("10.96.0.7".parse().unwrap()),
+            protocol: Protocol::Udp,
+            port,
+        },
+        keep: BTreeSet::new(),
+    };
+    // Nobody is asked about too many Services one by one.
+    let kept = Stale { keep: [(near_ip.parse().unwrap(), 8080)].into(), ..stale(53) };
+    let many: Vec<Stale> = (1000..1010).map(stale).chain([kept.clone()]).collect();
+    let forget = |stale: Vec<Stale>| c.one.ns.run(move || conntrack::forget(Family::Ip, &stale).unwrap());
+    let seen = forget(many);
+    assert!(seen.shown > 20 && seen.gone == 0, "{seen:?}");
+    let of_service = forget(vec![kept]);
+    assert!(of_service.shown > 0 && of_service.shown < 20 && of_service.gone == 0, "{of_service:?}");
+    let forgotten = forget(vec![stale(53), stale(1000)]);
+    assert_eq!((forgotten.shown, forgotten.gone), (of_service.shown, of_service.shown));
+    assert_eq!(forget(vec![stale(53)]).shown, 0);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::cli::{Egress, NodeArgs};
 use crate::ui::{Explain, Failure, Outcome};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Supervisor};
-use krate_client::{Informers, Transport};
+use krate_client::{Informers, Recorder, Transport};
 use krate_kubelet::paths::Paths;
 use krate_kubelet::volumes::mount;
 use krate_network::link::{edge, routes::Routes};
@@ -150,6 +150,15 @@ impl Parts {
             (range(&self.settings.service_cidr)?, range(&self.settings.cluster_cidr)?);
         let (informers, metrics, rng) = (informers.clone(), self.metrics.clone(), self.rng.clone());
         let clock = self.clock.clone();
+        let recorder = Recorder::start(
+            self.settings.proxy_transport.clone(),
+            "kube-proxy",
+            &self.settings.name,
+            &clock,
+            &rng,
+            &metrics,
+            &self.supervisor,
+        );
         let (name, address, dns) = (self.settings.name.clone(), self.settings.address, self.dns);
         self.supervisor.component("service-proxy", move |shutdown| {
             Proxy::new(proxy::Config {
@@ -157,6 +166,7 @@ impl Parts {
                 metrics: metrics.clone(),
                 clock: clock.clone(),
                 rng: rng.clone(),
+                recorder: recorder.clone(),
                 node_name: name.clone(),
                 node_ips: vec![address],
                 pod_cidrs: vec![pod_cidr],

@@ -2,11 +2,13 @@
 //! policy `Local`? Answered over HTTP at the Service's `healthCheckNodePort`.
 //!
 //! One listener for each port; which ports there are follows the Services. Every path is answered, as the
-//! original does. A port that cannot be opened is logged and tried again at the next change.
+//! original does. A port that cannot be opened is told in an event of the Service and tried again at the next change.
 
 use super::healthz::Health;
 use super::http::{self, Reply};
+use krate_client::{Recorder, Reference};
 use std::collections::BTreeMap;
+use std::io;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -22,6 +24,8 @@ pub struct Check {
 /// The open ports.
 pub struct Ports {
     health: Health,
+    recorder: Recorder,
+    node: String,
     wanted: usize,
     open: BTreeMap<u16, (watch::Sender<Check>, AbortHandle)>,
     tasks: JoinSet<()>,
@@ -29,8 +33,15 @@ pub struct Ports {
 
 impl Ports {
     #[must_use]
-    pub fn new(health: Health) -> Self {
-        Self { health, wanted: 0, open: BTreeMap::new(), tasks: JoinSet::new() }
+    pub fn new(health: Health, recorder: Recorder, node: &str) -> Self {
+        Self {
+            health,
+            recorder,
+            node: node.to_owned(),
+            wanted: 0,
+            open: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        }
     }
 
     /// Whether every port that should be open is.
@@ -56,6 +67,7 @@ impl Ports {
                 continue;
             }
             match http::listen(port).await {
+                Err(error) => self.tell(port, &check, &error),
                 Ok(listener) => {
                     let (said, says) = watch::channel(check);
                     let health = self.health.clone();
@@ -63,9 +75,30 @@ impl Ports {
                     let task = self.tasks.spawn(http::serve(listener, answer));
                     self.open.insert(port, (said, task));
                 }
-                Err(error) => tracing::warn!(port, %error, "cannot open a Service's health check port"),
             }
         }
+    }
+
+    /// Says at the Service why its port is not open, in the original's words.
+    fn tell(&self, port: u16, check: &Check, error: &io::Error) {
+        tracing::warn!(port, %error, "cannot open a Service's health check port");
+        let Check { namespace, name, .. } = check;
+        let service = format!("{namespace}/{name}");
+        let about = Reference {
+            kind: Some("Service".to_owned()),
+            namespace: Some(namespace.clone()),
+            name: Some(name.clone()),
+            uid: Some(service.clone()),
+            ..Reference::default()
+        };
+        let why = match error.kind() {
+            io::ErrorKind::AddrInUse => "address already in use".to_owned(),
+            _ => error.to_string(),
+        };
+        let listen = format!("listen tcp :{port}: bind: {why}");
+        let node = &self.node;
+        let text = format!("node {node} failed to start healthcheck {service:?} on port {port}: {listen}");
+        self.recorder.warning(&about, "FailedToStartServiceHealthcheck", text);
     }
 }
 

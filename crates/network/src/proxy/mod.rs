@@ -26,7 +26,7 @@ use krate_api::types::discovery::v1::EndpointSlice;
 use krate_api::types::networking::v1::ServiceCIDR;
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown};
-use krate_client::{Index, Informer, Informers, Source};
+use krate_client::{Index, Informer, Informers, Recorder, Source};
 use layout::{Layout, SERVICE_LINK, TABLE};
 use parking_lot::Mutex;
 use plan::{Node, ServicePlan};
@@ -52,6 +52,7 @@ pub struct Config {
     pub metrics: Metrics,
     pub clock: Clock,
     pub rng: Rng,
+    pub recorder: Recorder,
     pub node_name: String,
     /// The node's own addresses: the source of its connections to Services.
     pub node_ips: Vec<IpAddr>,
@@ -189,7 +190,9 @@ impl Proxy {
         let mut programs: Vec<Program> = layouts(&self.config).into_iter().map(Program::new).collect();
         let mut rebuild = true;
         let mut stale = Vec::new();
-        let (mut checks, mut ports) = (Checks::default(), health::Ports::new(self.health.clone()));
+        let mut checks = Checks::default();
+        let mut ports =
+            health::Ports::new(self.health.clone(), self.config.recorder.clone(), &self.config.node_name);
         let mut pause = RETRY_FIRST;
         let (mut connection, mut ports_are_due) = (None, false);
         loop {
