@@ -152,6 +152,7 @@ impl References {
         Some(Referenced {
             config_maps: self.config_maps.get(spec::namespace(pod), &names.config_maps)?,
             secrets: self.secrets.get(spec::namespace(pod), &names.secrets)?,
+            files: Default::default(),
         })
     }
 

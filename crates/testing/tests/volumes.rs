@@ -96,6 +96,9 @@ async fn a_claim_waits_for_its_first_pod_and_gets_a_volume_then() {
     assert_eq!(claim.status.unwrap().capacity.unwrap()["storage"].0, "1Gi");
     let name = format!("pvc-{}", claim.metadata.uid.unwrap());
     let volume = cluster.of::<PersistentVolume>().get("", &name).await.unwrap();
+    let (made, bound) = (volume.metadata.creation_timestamp.clone(), volume.status.clone().unwrap());
+    assert!(bound.last_phase_transition_time >= made, "{bound:?}");
+    assert_eq!(bound.phase.as_deref(), Some("Bound"));
     assert_eq!(volume.spec.as_ref().unwrap().persistent_volume_reclaim_policy.as_deref(), Some("Delete"));
 
     // It grows.

@@ -113,6 +113,7 @@ impl Chain {
             Box::new(storage::DefaultStorageClass),
             Box::new(storage::InUseProtection),
             Box::new(storage::ClaimResize),
+            Box::new(storage::PhaseTime),
             Box::new(runtime_class::RuntimeClasses),
             Box::new(certificates::Certificates),
             Box::new(storage::DefaultIngressClass),

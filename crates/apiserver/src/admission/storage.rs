@@ -4,9 +4,9 @@
 use super::{Attributes, Operation, Plugin, cast, cast_mut};
 use crate::server::Inner;
 use async_trait::async_trait;
-use krate_api::meta::ObjectMeta;
+use krate_api::meta::{ObjectMeta, Time};
 use krate_api::quantity::Quantity;
-use krate_api::types::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use krate_api::types::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeStatus};
 use krate_api::types::networking::v1::{Ingress, IngressClass};
 use krate_api::types::storage::v1::StorageClass;
 use krate_api::volumes::{
@@ -34,6 +34,37 @@ async fn defaults<K: Kind>(server: &Inner, keys: &[&str]) -> Result<Vec<String>,
     }
     found.sort();
     Ok(found.into_iter().map(|(_, name)| name).collect())
+}
+
+/// A volume says since when it is in its phase. No plugin of the original's: its registry does this.
+pub(super) struct PhaseTime;
+
+#[async_trait]
+impl Plugin for PhaseTime {
+    async fn admit(
+        &self,
+        server: &Inner,
+        at: &Attributes<'_>,
+        object: &mut dyn Object,
+    ) -> Result<(), Status> {
+        if at.call.subresource != "status" {
+            return Ok(());
+        }
+        let old = at.old.and_then(cast::<PersistentVolume>).and_then(|volume| volume.status.as_ref());
+        if let (Some(old), Some(volume)) = (old, cast_mut::<PersistentVolume>(object)) {
+            since(volume.status.get_or_insert_default(), old, Time(server.clock.now_seconds()));
+        }
+        Ok(())
+    }
+}
+
+/// Whoever changes the phase may say since when it is so.
+fn since(new: &mut PersistentVolumeStatus, old: &PersistentVolumeStatus, now: Time) {
+    let said = new.last_phase_transition_time.is_some()
+        && new.last_phase_transition_time != old.last_phase_transition_time;
+    if new.phase != old.phase && !said {
+        new.last_phase_transition_time = Some(now);
+    }
 }
 
 /// StorageObjectInUseProtection: claims and volumes begin with the finalizers that keep them while they are
@@ -158,4 +189,25 @@ impl Plugin for ClaimResize {
 fn requested(claim: &PersistentVolumeClaim) -> Option<i64> {
     let resources = claim.spec.as_ref()?.resources.as_ref()?;
     Quantity::of(resources.requests.as_ref()?.get("storage")?).ok().map(|q| q.value())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_says_since_when_it_is_in_its_phase_unless_its_writer_does() {
+        let at = |second| Time(krate_base::Timestamp::from_second(second).unwrap());
+        let status = |phase: &str, second| PersistentVolumeStatus {
+            phase: Some(phase.to_owned()),
+            last_phase_transition_time: Some(at(second)),
+            ..Default::default()
+        };
+        for (new, written) in [(status("Bound", 1), 9), (status("Available", 1), 1), (status("Bound", 5), 5)]
+        {
+            let mut new = new;
+            since(&mut new, &status("Available", 1), at(9));
+            assert_eq!(new.last_phase_transition_time, Some(at(written)), "{new:?}");
+        }
+    }
 }

@@ -31,8 +31,18 @@ spec:
     - {name: SECRET_USERNAME, valueFrom: {secretKeyRef: {name: mysecret, key: username}}}
     - {name: SECRET_PASSWORD, valueFrom: {secretKeyRef: {name: mysecret, key: password}}}
     - {name: GREETING, value: "hello $(SECRET_USERNAME)"}
+    - {name: WRITTEN, valueFrom: {fileKeyRef: {volumeName: made, path: made.env, key: WRITTEN}}}
+    - {name: ABSENT, valueFrom: {fileKeyRef: {volumeName: made, path: made.env, key: ABSENT, optional: true}}}
     envFrom:
     - configMapRef: {name: redis-config}
+  initContainers:
+  - name: writer
+    image: busybox:1
+    command: [/bin/sh, -c, "echo \"WRITTEN='by the one before'\" > /made/made.env"]
+    volumeMounts:
+    - {name: made, mountPath: /made}
+  volumes:
+  - {name: made, emptyDir: {}}
 ---
 apiVersion: v1
 kind: Pod
@@ -46,7 +56,9 @@ spec:
     volumeMounts:
     - {name: secret, mountPath: /etc/secret, readOnly: true}
     - {name: config, mountPath: /etc/config}
+    - {name: deep, mountPath: /deep, readOnly: true, recursiveReadOnly: Enabled}
   volumes:
+  - {name: deep, emptyDir: {}}
   - {name: secret, secret: {secretName: mysecret}}
   - {name: config, configMap: {name: redis-config}}
 "#,
@@ -58,9 +70,19 @@ spec:
         "SECRET_PASSWORD=s3cret",
         "GREETING=hello admin",
         "KUBERNETES_SERVICE_HOST=10.96.0.1",
+        "WRITTEN=by the one before",
     ] {
         assert!(env.contains(line), "{line} is missing from:\n{env}");
     }
+    assert!(!env.contains("ABSENT"), "{env}");
+    let query = "jsonpath={.status.containerStatuses[0].volumeMounts[*].recursiveReadOnly}";
+    let deep = c.kubectl(&["get", "pod", "volumes", "-o", query]);
+    assert_eq!(deep, "Disabled Enabled Disabled", "the secret, the one that is asked for, the token");
+    let query = "jsonpath={.items[0].status.runtimeHandlers} {.items[0].status.features}";
+    assert_eq!(
+        c.kubectl(&["get", "nodes", "-o", query]),
+        r#"[{"features":{"recursiveReadOnlyMounts":true,"userNamespaces":false},"name":""}] {"supplementalGroupsPolicy":true}"#
+    );
     let read = |path: &str| c.kubectl(&["exec", "volumes", "--", "cat", path]);
     assert_eq!(read("/etc/secret/password"), "s3cret");
     assert!(read("/etc/config/redis.properties").contains("redis.port=6379"));

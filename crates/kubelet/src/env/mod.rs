@@ -1,4 +1,4 @@
-//! The environment of a container: literal values, references to ConfigMaps, Secrets, fields and
+//! The environment of a container: literal values, references to ConfigMaps, Secrets, files, fields and
 //! resources, and the variables of services.
 //!
 //! Pure: what a container refers to has been fetched before ([`Referenced`]). A missing reference is an
@@ -6,6 +6,7 @@
 
 pub mod expand;
 pub mod fields;
+pub mod file;
 pub mod services;
 
 use crate::spec;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 pub struct Referenced {
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     pub secrets: BTreeMap<String, Arc<Secret>>,
+    /// Of one container: the files that its variables come from.
+    pub files: file::Files,
 }
 
 impl Referenced {
@@ -214,6 +217,9 @@ fn from_source(
         return optional(found, key.optional, || {
             format!("couldn't find key {} in Secret {}/{}", key.key, spec::namespace(pod), key.name)
         });
+    }
+    if let Some(source) = &source.file_key_ref {
+        return file::value(&referenced.files, source);
     }
     Ok(Some(String::new()))
 }

@@ -6,8 +6,8 @@ use krate_api::behaviour::resources::is_extended;
 use krate_api::meta::Time;
 use krate_api::quantity::{Format, Quantity as Exact};
 use krate_api::types::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
 };
 use krate_base::Timestamp;
 use krate_runtime::cri::{self, Image, RuntimeStatus, VersionResponse};
@@ -94,7 +94,26 @@ pub fn compute(spec: &NodeSpec, seen: &Observed, last: Option<&NodeStatus>, now:
         }),
         images: Some(images(&seen.images)),
         node_info: Some(info(seen)),
+        features: seen.runtime.as_ref().ok().map(|runtime| NodeFeatures {
+            supplemental_groups_policy: Some(runtime.features.supplemental_groups_policy),
+        }),
+        runtime_handlers: seen
+            .runtime
+            .as_ref()
+            .ok()
+            .map(|runtime| runtime.handlers.iter().map(handler).collect()),
         ..Default::default()
+    }
+}
+
+/// What the runtime can do under a name of a RuntimeClass's handler; the empty one is for pods without a class.
+fn handler(handler: &cri::RuntimeHandler) -> NodeRuntimeHandler {
+    NodeRuntimeHandler {
+        name: Some(handler.name.clone()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(handler.recursive_read_only_mounts),
+            user_namespaces: Some(handler.user_namespaces),
+        }),
     }
 }
 

@@ -262,7 +262,10 @@ fn mount_statuses(container: &Container) -> Option<Vec<VolumeMountStatus>> {
         mount_path: mount.mount_path.clone(),
         name: mount.name.clone(),
         read_only: mount.read_only,
-        recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
+        recursive_read_only: (mount.read_only == Some(true)).then(|| {
+            let wanted = matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"));
+            if wanted { "Enabled" } else { "Disabled" }.to_owned()
+        }),
         volume_status: None,
     };
     Some(mounts.iter().map(status).collect::<Vec<_>>()).filter(|m| !m.is_empty())

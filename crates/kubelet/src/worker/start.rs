@@ -164,7 +164,10 @@ impl Worker {
         let links = spec::spec(&pod).enable_service_links.unwrap_or(true);
         let services = context.services.list();
         let services = env::services::variables(spec::namespace(&pod), links, services.iter().map(|s| &**s));
-        let made = env::environment(&pod, container, &facts, referenced, &services)?;
+        let volumes = self.volumes.clone().unwrap_or_default();
+        let files = env::file::read(container, &volumes.paths);
+        let referenced = Referenced { files, ..referenced.clone() };
+        let made = env::environment(&pod, container, &facts, &referenced, &services)?;
         for text in made.skipped {
             context.recorder.warning(&events::about(&pod), events::INVALID_ENV, text);
         }
@@ -179,7 +182,6 @@ impl Worker {
         tokio::fs::create_dir_all(&logs).await.map_err(|e| {
             format!("create container log directory for container {} failed: {e}", container.name)
         })?;
-        let volumes = self.volumes.clone().unwrap_or_default();
         let setting = Setting {
             role: start.role,
             restart_count: count,

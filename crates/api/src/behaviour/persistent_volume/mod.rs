@@ -90,7 +90,11 @@ fn default(volume: &mut PersistentVolume) {
 }
 
 fn prepare_create(volume: &mut PersistentVolume) {
-    volume.status = Some(PersistentVolumeStatus { phase: Some("Pending".to_owned()), ..Default::default() });
+    volume.status = Some(PersistentVolumeStatus {
+        phase: Some("Pending".to_owned()),
+        last_phase_transition_time: volume.metadata.creation_timestamp.clone(),
+        ..Default::default()
+    });
 }
 
 fn prepare_update(new: &mut PersistentVolume, old: &PersistentVolume) {
