@@ -106,6 +106,31 @@ async fn logs_come_from_the_kubelet_and_so_do_its_refusals() {
 }
 
 #[tokio::test]
+async fn a_node_is_named_with_scheme_and_port() {
+    let server = cluster().await;
+    let node = Api::<Node>::new(admin(&server)).get("", "n1").await.unwrap();
+    let status = node.status.as_ref().unwrap();
+    let port = status.daemon_endpoints.as_ref().unwrap().kubelet_endpoint.as_ref().unwrap().port;
+    let served = serve(&server).await;
+    let client = remote(&served, &server, "admin", "system:masters");
+    for name in [format!("n1:{port}"), format!("https:n1:{port}"), "https:n1:".to_owned()] {
+        let path = format!("/api/v1/nodes/{name}/proxy/logs/?x=1");
+        let (code, body) = client.raw(http::Method::GET, &path, None, Bytes::new()).await.unwrap();
+        assert_eq!((code.as_u16(), &body[..]), (200, &b"/logs/?x=1"[..]), "{name}");
+    }
+    let refused = [
+        ("n1:1", 400, "address not allowed"),
+        ("ftp:n1:1", 400, r#"invalid node request "ftp:n1:1""#),
+        ("n2:10250", 404, r#"nodes "n2" not found"#),
+    ];
+    for (name, wanted, text) in refused {
+        let (code, status) =
+            crate::common::get(&client, &format!("/api/v1/nodes/{name}/proxy/healthz")).await;
+        assert_eq!((code, status["message"].as_str()), (wanted, Some(text)), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn an_upgrade_is_passed_through_both_ways() {
     let server = cluster().await;
     let served = serve(&server).await;

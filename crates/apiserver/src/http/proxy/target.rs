@@ -71,10 +71,7 @@ pub(super) async fn find(
     raw_query: &str,
 ) -> Result<Option<Target>, Status> {
     match (info.resource.as_str(), call.subresource.as_str()) {
-        ("nodes", _) => {
-            let address = kubelet(server, &call.name).await?;
-            Ok(Some(to_kubelet(server, address, proxied_path(info, raw_query))))
-        }
+        ("nodes", _) => node(server, call, info, raw_query).await.map(Some),
         ("services", _) => service(server, call, info, raw_query).await.map(Some),
         ("pods", "proxy") => pod_itself(server, call, info, raw_query).await.map(Some),
         _ => pod_by_kubelet(server, call, query, raw_query).await,
@@ -111,6 +108,22 @@ fn escape(text: &str) -> String {
 /// A value of a query, where `/` has to be escaped too.
 fn escape_value(text: &str) -> String {
     escape(text).replace('&', "%26").replace('+', "%2B").replace('=', "%3D").replace(';', "%3B")
+}
+
+/// A node's kubelet, or whatever else listens at the node's address.
+async fn node(server: &Inner, call: &Call, info: &Info, raw_query: &str) -> Result<Target, Status> {
+    let (scheme, name, port) = split_name("node", &call.name)?;
+    let kubelet = kubelet(server, name).await?;
+    let path_and_query = proxied_path(info, raw_query);
+    if port.is_empty() || port.parse() == Ok(kubelet.port()) {
+        return Ok(to_kubelet(server, kubelet, path_and_query));
+    }
+    if !is_of_a_pod(kubelet.ip()) {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    let port = port.parse().map_err(|_| Status::bad_request(format!("invalid port \"{port}\"")))?;
+    let address = SocketAddr::new(kubelet.ip(), port);
+    Ok(Target { address, transport: transport(server, scheme), path_and_query, is_kubelet: false })
 }
 
 /// The address of a node's kubelet.
@@ -225,7 +238,7 @@ fn container_of(pod: &Pod, wanted: &str) -> Result<String, Status> {
     }
 }
 
-/// `[scheme:]name[:port]`, of a pod or a service.
+/// `[scheme:]name[:port]`, of a pod, a service or a node.
 fn split_name<'a>(what: &str, text: &'a str) -> Result<(&'a str, &'a str, &'a str), Status> {
     let parts: Vec<&str> = text.split(':').collect();
     match *parts.as_slice() {
@@ -236,7 +249,7 @@ fn split_name<'a>(what: &str, text: &'a str) -> Result<(&'a str, &'a str, &'a st
     }
 }
 
-/// Whether a pod may really have the address: not the server's own machine, nothing but a single host.
+/// Whether a pod (or a node that is asked for another port than its kubelet's) may really have the address: not the server's own machine, nothing but a single host.
 fn is_of_a_pod(address: IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
