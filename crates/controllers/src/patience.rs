@@ -54,16 +54,14 @@ struct OfOwner<'a> {
 impl Patience for OfOwner<'_> {
     fn replace(&mut self, place: &str) -> Result<(), Duration> {
         let key = (self.owner.to_owned(), place.to_owned());
-        let long = 2 * self.all.longest;
-        let last = self.all.last.get(&key).filter(|(since, _)| since.elapsed() <= long);
-        let pause = match last {
-            Some((since, pause)) if since.elapsed() < *pause => {
-                return Err(pause.saturating_sub(since.elapsed()));
-            }
-            Some((_, pause)) => (*pause * 2).min(self.all.longest),
+        let (now, long) = (Instant::now(), 2 * self.all.longest);
+        let last = self.all.last.get(&key).map(|(since, pause)| (now.duration_since(*since), *pause));
+        let pause = match last.filter(|(passed, _)| *passed <= long) {
+            Some((passed, pause)) if passed < pause => return Err(pause - passed),
+            Some((_, pause)) => (pause * 2).min(self.all.longest),
             None => FIRST,
         };
-        self.all.last.insert(key, (Instant::now(), pause));
+        self.all.last.insert(key, (now, pause));
         Ok(())
     }
 }

@@ -20,79 +20,58 @@ const ENTROPY: u32 = 60;
 const VERBS: [&str; 9] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
 
+/// What both kinds have in common: a generation, a status of conditions, and a spec of which `$validate` knows the
+/// rules.
+macro_rules! behaviour {
+    ($kind:ty, $default:expr, $validate:expr) => {
+        Arc::new(Typed::<$kind> {
+            default: $default,
+            prepare_create: |object| {
+                object.metadata.generation = Some(1);
+                object.status = Some(Default::default());
+            },
+            prepare_update: |new, old| {
+                new.status.clone_from(&old.status);
+                generation(&mut new.metadata, &old.metadata, !same(&new.spec, &old.spec));
+            },
+            prepare_subresource: |_, new, old| {
+                restore_metadata(&mut new.metadata, &old.metadata);
+                new.spec.clone_from(&old.spec);
+            },
+            validate: |object| {
+                let mut errors = Errors::new();
+                if let Some(spec) = &object.spec {
+                    $validate(&mut errors, str_of(&object.metadata.name), spec);
+                }
+                errors
+            },
+            validate_update: |subresource, new, _| {
+                let mut errors = Errors::new();
+                if let Some(spec) = new.spec.as_ref().filter(|_| subresource.is_empty()) {
+                    $validate(&mut errors, str_of(&new.metadata.name), spec);
+                }
+                let conditions =
+                    new.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+                conditions_of(&mut errors, conditions.iter().map(|c| str_of(&c.type_)));
+                errors
+            },
+            check_name: names::subdomain_name,
+            ..Default::default()
+        })
+    };
+}
+
 pub fn flow_schema() -> Arc<dyn Behaviour> {
-    Arc::new(Typed::<FlowSchema> {
-        default: |schema| {
-            number(&mut schema.spec.get_or_insert_default().matching_precedence, 1000);
-            schema.status.get_or_insert_default();
-        },
-        prepare_create: |schema| {
-            schema.metadata.generation = Some(1);
-            schema.status = Some(Default::default());
-        },
-        prepare_update: |new, old| {
-            new.status.clone_from(&old.status);
-            generation(&mut new.metadata, &old.metadata, !same(&new.spec, &old.spec));
-        },
-        prepare_subresource: |_, new, old| {
-            restore_metadata(&mut new.metadata, &old.metadata);
-            new.spec.clone_from(&old.spec);
-        },
-        validate: |schema| {
-            let mut errors = Errors::new();
-            if let Some(spec) = &schema.spec {
-                validate_schema(&mut errors, str_of(&schema.metadata.name), spec);
-            }
-            errors
-        },
-        validate_update: |subresource, new, _| {
-            let mut errors = Errors::new();
-            if let Some(spec) = new.spec.as_ref().filter(|_| subresource.is_empty()) {
-                validate_schema(&mut errors, str_of(&new.metadata.name), spec);
-            }
-            let conditions = new.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-            conditions_of(&mut errors, conditions.iter().map(|c| str_of(&c.type_)));
-            errors
-        },
-        check_name: names::subdomain_name,
-        ..Default::default()
-    })
+    behaviour!(FlowSchema, default_schema, validate_schema)
 }
 
 pub fn priority_level() -> Arc<dyn Behaviour> {
-    Arc::new(Typed::<PriorityLevelConfiguration> {
-        default: default_level,
-        prepare_create: |level| {
-            level.metadata.generation = Some(1);
-            level.status = Some(Default::default());
-        },
-        prepare_update: |new, old| {
-            new.status.clone_from(&old.status);
-            generation(&mut new.metadata, &old.metadata, !same(&new.spec, &old.spec));
-        },
-        prepare_subresource: |_, new, old| {
-            restore_metadata(&mut new.metadata, &old.metadata);
-            new.spec.clone_from(&old.spec);
-        },
-        validate: |level| {
-            let mut errors = Errors::new();
-            if let Some(spec) = &level.spec {
-                validate_level(&mut errors, str_of(&level.metadata.name), spec);
-            }
-            errors
-        },
-        validate_update: |subresource, new, _| {
-            let mut errors = Errors::new();
-            if let Some(spec) = new.spec.as_ref().filter(|_| subresource.is_empty()) {
-                validate_level(&mut errors, str_of(&new.metadata.name), spec);
-            }
-            let conditions = new.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-            conditions_of(&mut errors, conditions.iter().map(|c| str_of(&c.type_)));
-            errors
-        },
-        check_name: names::subdomain_name,
-        ..Default::default()
-    })
+    behaviour!(PriorityLevelConfiguration, default_level, validate_level)
+}
+
+fn default_schema(schema: &mut FlowSchema) {
+    number(&mut schema.spec.get_or_insert_default().matching_precedence, 1000);
+    schema.status.get_or_insert_default();
 }
 
 fn default_level(level: &mut PriorityLevelConfiguration) {

@@ -2,7 +2,7 @@
 
 use super::fill::value;
 use super::pod_spec::defaults;
-use super::workload::{self, counts};
+use super::workload::{self, ReplicasStatus, counts};
 use super::{Behaviour, Typed};
 use crate::field::{Errors, Path};
 use crate::types::apps::v1::{ReplicaSet, ReplicaSetSpec};
@@ -51,27 +51,13 @@ fn validate_update(subresource: &str, new: &ReplicaSet, old: &ReplicaSet) -> Err
 }
 
 fn validate_status(set: &ReplicaSet) -> Errors {
-    let mut errors = Errors::new();
-    let path = Path::new("status");
     let status = set.status.clone().unwrap_or_default();
-    let parts = [
-        ("fullyLabeledReplicas", status.fully_labeled_replicas),
-        ("readyReplicas", status.ready_replicas),
-        ("availableReplicas", status.available_replicas),
-    ];
-    let [labelled, ready, available] = parts.map(|(field, value)| (field, value.map(i64::from)));
-    counts(
-        &mut errors,
-        &path,
-        &[
-            ("replicas", Some(status.replicas.into())),
-            labelled,
-            ready,
-            available,
-            ("terminatingReplicas", status.terminating_replicas.map(i64::from)),
-            ("observedGeneration", status.observed_generation),
-        ],
-    );
-    workload::within_replicas(&mut errors, &path, status.replicas, &parts, "readyReplicas");
-    errors
+    workload::replicas_status(&ReplicasStatus {
+        replicas: status.replicas,
+        fully_labeled: status.fully_labeled_replicas,
+        ready: status.ready_replicas,
+        available: status.available_replicas,
+        terminating: status.terminating_replicas,
+        observed_generation: status.observed_generation,
+    })
 }

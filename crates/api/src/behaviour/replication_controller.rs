@@ -2,7 +2,7 @@
 
 use super::fill::value;
 use super::pod_spec::{self, defaults};
-use super::workload::{self, counts};
+use super::workload::{self, ReplicasStatus, counts};
 use super::{Behaviour, Typed, selector};
 use crate::field::{Error, Errors, Path};
 use crate::labels::Selector;
@@ -73,26 +73,13 @@ fn validate_update(subresource: &str, new: &ReplicationController, _: &Replicati
     if subresource != "status" {
         return validate(new);
     }
-    let mut errors = Errors::new();
-    let path = Path::new("status");
     let status = new.status.clone().unwrap_or_default();
-    let parts = [
-        ("fullyLabeledReplicas", status.fully_labeled_replicas),
-        ("readyReplicas", status.ready_replicas),
-        ("availableReplicas", status.available_replicas),
-    ];
-    let [labelled, ready, available] = parts.map(|(field, value)| (field, value.map(i64::from)));
-    counts(
-        &mut errors,
-        &path,
-        &[
-            ("replicas", Some(status.replicas.into())),
-            labelled,
-            ready,
-            available,
-            ("observedGeneration", status.observed_generation),
-        ],
-    );
-    workload::within_replicas(&mut errors, &path, status.replicas, &parts, "readyReplicas");
-    errors
+    workload::replicas_status(&ReplicasStatus {
+        replicas: status.replicas,
+        fully_labeled: status.fully_labeled_replicas,
+        ready: status.ready_replicas,
+        available: status.available_replicas,
+        terminating: None,
+        observed_generation: status.observed_generation,
+    })
 }

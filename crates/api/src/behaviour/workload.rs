@@ -168,6 +168,33 @@ pub fn within_replicas(
     }
 }
 
+/// The counts of what keeps a number of alike pods running.
+pub struct ReplicasStatus {
+    pub replicas: i32,
+    pub fully_labeled: Option<i32>,
+    pub ready: Option<i32>,
+    pub available: Option<i32>,
+    pub terminating: Option<i32>,
+    pub observed_generation: Option<i64>,
+}
+
+/// The faults of the status of a ReplicaSet or ReplicationController.
+pub fn replicas_status(status: &ReplicasStatus) -> Errors {
+    let (mut errors, path) = (Errors::new(), Path::new("status"));
+    let parts = [
+        ("fullyLabeledReplicas", status.fully_labeled),
+        ("readyReplicas", status.ready),
+        ("availableReplicas", status.available),
+    ];
+    let [labelled, ready, available] = parts.map(|(field, value)| (field, value.map(i64::from)));
+    let replicas = ("replicas", Some(status.replicas.into()));
+    let terminating = ("terminatingReplicas", status.terminating.map(i64::from));
+    let generation = ("observedGeneration", status.observed_generation);
+    counts(&mut errors, &path, &[replicas, labelled, ready, available, terminating, generation]);
+    within_replicas(&mut errors, &path, status.replicas, &parts, "readyReplicas");
+    errors
+}
+
 /// A count of collisions only grows.
 pub fn collisions(errors: &mut Errors, path: &Path, new: Option<i32>, old: Option<i32>) {
     if old.is_some_and(|old| new.is_none_or(|new| new < old)) {
