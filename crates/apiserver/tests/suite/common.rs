@@ -15,10 +15,16 @@ pub async fn server() -> ApiServer {
 }
 
 pub async fn server_at(clock: Clock) -> ApiServer {
+    server_with(clock, |_| {}).await
+}
+
+/// A bootstrapped server in memory, configured by `change`.
+pub async fn server_with(clock: Clock, change: impl FnOnce(&mut Config)) -> ApiServer {
     let store = Embedded::open(StoreOptions::memory(clock.clone())).await.unwrap();
     let authority = Authority::generate(&clock).unwrap();
     let mut config = Config::new(Arc::new(store), clock, Rng::from_seed(7), authority);
     config.advertise = vec!["192.0.2.1".parse().unwrap()];
+    change(&mut config);
     let server = ApiServer::new(config).unwrap();
     server.bootstrap().await.unwrap();
     // In a whole cluster the service account controller makes it.

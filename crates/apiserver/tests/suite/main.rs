@@ -3,6 +3,7 @@
 mod admission;
 mod common;
 mod encryption;
+mod proxying;
 mod reading;
 mod streams;
 mod subresources;
