@@ -3,6 +3,7 @@
 mod admission;
 mod common;
 mod encryption;
+mod lifecycles;
 mod proxying;
 mod reading;
 mod streams;
