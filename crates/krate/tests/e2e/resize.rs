@@ -1,7 +1,7 @@
 //! Pods that are resized while they run, and pods that take more than they may: on real control groups and
 //! a real disk.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, groups};
 
 fn resized(c: &Cluster, patch: &str) {
     c.kubectl(&["patch", "pod", "big", "--subresource=resize", "-p", patch]);
@@ -20,6 +20,23 @@ fn limits(c: &Cluster, container: &str) -> (u64, u64) {
     let mut numbers = said.split_whitespace().map(|word| word.parse::<u64>().unwrap());
     let (memory, quota) = (numbers.next().unwrap(), numbers.next().unwrap());
     (memory, quota / 100)
+}
+
+/// What the pod as a whole is held to: weight, bytes of memory, thousandths of a processor.
+fn pod_limits(c: &Cluster) -> (u64, u64, u64) {
+    let uid = c.kubectl(&["get", "pod", "big", "-o", "jsonpath={.metadata.uid}"]);
+    let file = |controller: &str, v1: &str, v2: &str| {
+        let folders = groups(&c.name).into_iter();
+        let mut files = folders.map(|group| group.join(format!("node-1/pod{uid}"))).filter_map(|group| {
+            let of_v1 = group.to_str().is_some_and(|path| path.contains(controller)).then(|| group.join(v1));
+            of_v1.into_iter().chain([group.join(v2)]).find_map(|file| std::fs::read_to_string(file).ok())
+        });
+        let text = files.next().unwrap();
+        text.split_whitespace().next().unwrap().parse::<u64>().unwrap()
+    };
+    let weight = file("/cpu/", "cpu.shares", "cpu.weight");
+    let memory = file("/memory/", "memory.limit_in_bytes", "memory.max");
+    (weight, memory, file("/cpu/", "cpu.cfs_quota_us", "cpu.max") / 100)
 }
 
 #[test]
@@ -47,6 +64,8 @@ spec:
     ));
     c.kubectl(&["wait", "--for=condition=Ready", "pod/big", "--timeout=60s"]);
     assert_eq!(limits(&c, "a"), (64 << 20, 100));
+    let (weight, memory, cpu) = pod_limits(&c);
+    assert_eq!((memory, cpu), (128 << 20, 200), "the pod's own group has the sum from the beginning");
 
     let larger = r#"{"requests":{"cpu":"300m","memory":"128Mi"},"limits":{"cpu":"300m","memory":"128Mi"}}"#;
     resized(&c, &format!(r#"{{"spec":{{"containers":[{{"name":"a","resources":{larger}}}]}}}}"#));
@@ -59,6 +78,9 @@ spec:
     status(&c, ".status.containerStatuses[1].resources.limits.memory", "the new limit", "128Mi");
     assert_eq!(limits(&c, "b"), (128 << 20, 300));
     c.until(&["get", "events"], "the resize to be told", |out| out.contains("ResizeCompleted"));
+    let (heavier, memory, cpu) = pod_limits(&c);
+    assert_eq!((memory, cpu), (256 << 20, 600), "and follows");
+    assert!(heavier > weight, "{heavier} after {weight}");
 
     let best = r#"{"spec":{"containers":[{"name":"a","resources":{"requests":{"cpu":"10m"}}}]}}"#;
     let refused = c.kubectl_fails(&["patch", "pod", "big", "--subresource=resize", "-p", best]);

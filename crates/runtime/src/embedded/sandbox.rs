@@ -91,6 +91,7 @@ impl EmbeddedRuntime {
             plan::sandbox(&record.id, &record.config, format!("{}/{}", record.cgroup, record.id), shims);
         save(&entry.folder.join(SANDBOX_FILE), &spec)?;
         write_files(&entry.folder, &record.config)?;
+        self.make_group(&record).await?;
         let pause = self.spawn_shim(&entry.folder).await?;
         entry.update(|record| record.pause = pause)?;
         self.watch_shim(entry).await?;
@@ -103,6 +104,17 @@ impl EmbeddedRuntime {
         }
         entry.ready.send_replace(true);
         Ok(())
+    }
+
+    /// Holds the pod as a whole to its weight and limits before anything runs in it.
+    async fn make_group(&self, record: &SandboxRecord) -> Result<()> {
+        let (group, resources) =
+            (self.hierarchies.group(&record.cgroup), record.config.linux.resources.clone());
+        blocking(move || {
+            let made = group.create().and_then(|()| group.apply(&resources.unwrap_or_default()));
+            made.map_err(|error| Error::io("failed to make the pod's control group", error))
+        })
+        .await
     }
 
     /// Starts a shim and waits until its pod's namespaces are there.
