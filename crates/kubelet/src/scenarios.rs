@@ -278,6 +278,27 @@ async fn a_missing_image_is_pulled_and_failures_are_waited_with() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_image_of_a_volume_is_pulled_as_its_policy_says() {
+    let world = World::new();
+    world.runtime.break_image("r.io/model:1", "connection refused");
+    world.put(with("web", |s| {
+        let volumes = json!([{"name": "m", "image": {"reference": "r.io/model:1", "pullPolicy": "Always"}},
+                             {"name": "other", "image": {"reference": "r.io/other:1"}}]);
+        s.volumes = Some(serde_json::from_value(volumes).unwrap());
+        let mounts = json!([{"name": "m", "mountPath": "/m"}]);
+        s.containers[0].volume_mounts = Some(serde_json::from_value(mounts).unwrap());
+    }));
+    let pod = world.until("web", "failing to pull", |p| waits_for(p, "web", "ErrImagePull")).await;
+    assert_eq!(message(&pod, "web"), "connection refused");
+    world.until("web", "waiting", |p| waits_for(p, "web", "ImagePullBackOff")).await;
+    world.runtime.mend_image("r.io/model:1");
+    world.ready("web").await;
+    world.event("Successfully pulled image \"r.io/model:1\" in ").await;
+    let pulled = world.runtime.pulls();
+    assert!(pulled.iter().all(|(image, _)| image == "r.io/model:1"), "only what is mounted: {pulled:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn policy_never_and_invalid_names() {
     let world = World::new();
     world.put(with("never", |s| {

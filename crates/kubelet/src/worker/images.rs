@@ -1,4 +1,4 @@
-//! Images of a pod's containers: looked for, pulled beside the worker, with a growing pause between failures.
+//! Images of a pod's containers and of the volumes that they mount: looked for, pulled beside the worker, with a growing pause between failures.
 
 use super::Worker;
 use crate::env::Referenced;
@@ -7,8 +7,9 @@ use crate::image::{self, Need, Pulled, auth, go_millis};
 use crate::spec::{self, Role};
 use crate::status::Waiting;
 use crate::sync::backoff::{Backoff, Turn};
-use krate_api::types::core::v1::Container;
+use krate_api::types::core::v1::{Container, Pod, Volume};
 use krate_base::Timestamp;
+use krate_client::recorder::Reference;
 use krate_runtime::cri::{Error, Image};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +28,7 @@ enum State {
     },
 }
 
-/// By container name.
+/// By [`Wanted::key`].
 #[derive(Default)]
 pub struct Progress {
     states: BTreeMap<String, State>,
@@ -37,7 +38,26 @@ pub struct Progress {
 impl Progress {
     /// The container has been started: its next start looks again.
     pub fn used(&mut self, container: &str) {
-        self.states.remove(container);
+        self.states.retain(|key, _| key.split(VOLUME).next() != Some(container));
+    }
+}
+
+/// Between a container and its volume in a key; no name has it.
+const VOLUME: char = '/';
+
+/// An image that the start of a container needs.
+struct Wanted {
+    /// The container's name; with a volume's behind it for the image of that.
+    key: String,
+    container: String,
+    image: String,
+    policy: Option<String>,
+    about: Reference,
+}
+
+impl Wanted {
+    fn of_volume(&self) -> bool {
+        self.key != self.container
     }
 }
 
@@ -49,27 +69,57 @@ pub enum Ready {
 }
 
 impl Worker {
-    /// Finds the container's image, or does what is needed to have it.
+    /// Finds the container's image and those of its volumes, or does what is needed to have them.
     pub(super) async fn image_for(
         &mut self,
         role: Role,
         container: &Container,
         referenced: &Referenced,
     ) -> Ready {
-        let name = container.image.clone().unwrap_or_default();
-        let about = events::about_container(&self.pod, role, &container.name);
-        let reference = match auth::parse(&name) {
+        for volume in image_volumes(&self.pod, container) {
+            let wanted = self.volume_wanted(container, &volume);
+            if let Ready::No(at) = self.find(&wanted, referenced).await {
+                return Ready::No(at);
+            }
+        }
+        self.find(&self.wanted(role, container), referenced).await
+    }
+
+    fn wanted(&self, role: Role, container: &Container) -> Wanted {
+        Wanted {
+            key: container.name.clone(),
+            container: container.name.clone(),
+            image: container.image.clone().unwrap_or_default(),
+            policy: container.image_pull_policy.clone(),
+            about: events::about_container(&self.pod, role, &container.name),
+        }
+    }
+
+    fn volume_wanted(&self, container: &Container, volume: &Volume) -> Wanted {
+        let image = volume.image.clone().unwrap_or_default();
+        Wanted {
+            key: format!("{}{VOLUME}{}", container.name, volume.name),
+            container: container.name.clone(),
+            image: image.reference.unwrap_or_default(),
+            policy: image.pull_policy,
+            about: events::about(&self.pod),
+        }
+    }
+
+    async fn find(&mut self, wanted: &Wanted, referenced: &Referenced) -> Ready {
+        let (name, about) = (&wanted.image, &wanted.about);
+        let reference = match auth::parse(name) {
             Ok(reference) => reference,
             Err(error) => {
                 let text = format!("Failed to apply default image tag \"{name}\": {error}");
-                if self.wait_for(&container.name, image::INVALID_NAME, &text) {
-                    self.context.recorder.warning(&about, events::INSPECT_FAILED, &text);
-                    self.context.recorder.warning(&about, events::FAILED, "Error: InvalidImageName");
+                if self.wait_for(&wanted.container, image::INVALID_NAME, &text) {
+                    self.context.recorder.warning(about, events::INSPECT_FAILED, &text);
+                    self.context.recorder.warning(about, events::FAILED, "Error: InvalidImageName");
                 }
                 return Ready::No(None);
             }
         };
-        match self.images.states.get(&container.name) {
+        match self.images.states.get(&wanted.key) {
             Some(State::Pulling) => return Ready::No(None),
             Some(State::Ready(id)) => {
                 let id = id.clone();
@@ -78,82 +128,94 @@ impl Worker {
                 }
             }
             Some(State::Failed { .. }) => {
-                if let Some(at) = self.still_failing(role, container, &name) {
+                if let Some(at) = self.still_failing(wanted) {
                     return Ready::No(Some(at));
                 }
             }
             None => {}
         }
-        self.decide(role, container, &name, &reference, referenced).await
+        self.decide(wanted, &reference, referenced).await
     }
 
     async fn decide(
         &mut self,
-        role: Role,
-        container: &Container,
-        name: &str,
+        wanted: &Wanted,
         reference: &auth::Reference,
         referenced: &Referenced,
     ) -> Ready {
-        let about = events::about_container(&self.pod, role, &container.name);
+        let (name, about) = (&wanted.image, &wanted.about);
         let recorder = self.context.recorder.clone();
         let present = match self.context.puller.images().image_status(name).await {
             Ok(present) => present,
             Err(error) => {
                 let text = format!("Failed to inspect image \"{name}\": {error}");
-                if self.wait_for(&container.name, "ImageInspectError", &text) {
-                    recorder.warning(&about, events::INSPECT_FAILED, &text);
+                if self.wait_for(&wanted.container, "ImageInspectError", &text) {
+                    recorder.warning(about, events::INSPECT_FAILED, &text);
                 }
                 return Ready::No(self.after(super::RETRY));
             }
         };
-        match (image::need(container.image_pull_policy.as_deref(), reference, present.as_ref()), present) {
+        match (image::need(wanted.policy.as_deref(), reference, present.as_ref()), present) {
             (Need::Present(_), Some(image)) => {
                 let text = format!(
                     "Container image \"{name}\" already present on machine and can be accessed by the pod"
                 );
-                recorder.normal(&about, events::PULLED, text);
+                recorder.normal(about, events::PULLED, text);
+                // Other images of the same start may have to be waited for: said once is enough.
+                if wanted.of_volume() {
+                    self.images.states.insert(wanted.key.clone(), State::Ready(image.id.clone()));
+                }
                 Ready::Yes(image)
             }
             (Need::Absent, _) => {
                 let text = format!("Container image \"{name}\" is not present with pull policy of Never");
-                if self.wait_for(&container.name, image::ERR_NEVER, &text) {
-                    recorder.warning(&about, events::NEVER_PULL, &text);
-                    recorder.warning(&about, events::FAILED, format!("Error: {}", image::ERR_NEVER));
+                if self.wait_for(&wanted.container, image::ERR_NEVER, &text) {
+                    recorder.warning(about, events::NEVER_PULL, &text);
+                    recorder.warning(about, events::FAILED, format!("Error: {}", image::ERR_NEVER));
                 }
                 // Whoever brings it makes the images change, and that wakes the worker.
                 Ready::No(None)
             }
             _ => {
-                self.pull(role, container, name, referenced);
+                self.pull(wanted, referenced);
                 Ready::No(None)
             }
         }
     }
 
-    fn pull(&mut self, role: Role, container: &Container, name: &str, referenced: &Referenced) {
-        let about = events::about_container(&self.pod, role, &container.name);
-        self.context.recorder.normal(&about, events::PULLING, format!("Pulling image \"{name}\""));
-        self.images.states.insert(container.name.clone(), State::Pulling);
-        let wanted = spec::spec(&self.pod).image_pull_secrets.iter().flatten();
-        let secrets: Vec<_> = wanted.filter_map(|s| referenced.secrets.get(&s.name).cloned()).collect();
-        let (puller, mailbox, name) = (self.context.puller.clone(), self.mailbox.clone(), name.to_owned());
-        let (container, stop) = (container.name.clone(), self.shutdown.clone());
+    fn pull(&mut self, wanted: &Wanted, referenced: &Referenced) {
+        let name = wanted.image.clone();
+        self.context.recorder.normal(&wanted.about, events::PULLING, format!("Pulling image \"{name}\""));
+        self.images.states.insert(wanted.key.clone(), State::Pulling);
+        let secrets = spec::spec(&self.pod).image_pull_secrets.iter().flatten();
+        let secrets: Vec<_> = secrets.filter_map(|s| referenced.secrets.get(&s.name).cloned()).collect();
+        let (puller, mailbox) = (self.context.puller.clone(), self.mailbox.clone());
+        let (key, stop) = (wanted.key.clone(), self.shutdown.clone());
         self.context.supervisor.spawn(async move {
             // A pull goes on if the pod ends: another pod may wait for the same image.
             if let Some(result) = stop.run_until_cancelled(puller.pull(&name, &secrets)).await {
                 mailbox.leave(|news| {
-                    news.pulls.insert(container, result);
+                    news.pulls.insert(key, result);
                 });
             }
         });
     }
 
+    /// What a key stands for, if the pod still has it.
+    fn wanted_by_key(&self, key: &str) -> Option<Wanted> {
+        let (container, volume) = match key.split_once(VOLUME) {
+            Some((container, volume)) => (container, Some(volume)),
+            None => (key, None),
+        };
+        let (role, container) = spec::find_container(&self.pod, container)?;
+        let Some(volume) = volume else { return Some(self.wanted(role, &container)) };
+        let volume = image_volumes(&self.pod, &container).into_iter().find(|v| v.name == volume)?;
+        Some(self.volume_wanted(&container, &volume))
+    }
+
     /// A pull has ended.
-    pub(super) fn pulled(&mut self, name: &str, result: Result<Pulled, Error>) {
-        let Some((role, container)) = spec::find_container(&self.pod, name) else { return };
-        let image = container.image.unwrap_or_default();
-        let about = events::about_container(&self.pod, role, name);
+    pub(super) fn pulled(&mut self, key: &str, result: Result<Pulled, Error>) {
+        let Some(Wanted { container, image, about, .. }) = self.wanted_by_key(key) else { return };
         let recorder = &self.context.recorder;
         match result {
             Ok(pulled) => {
@@ -165,8 +227,8 @@ impl Worker {
                 );
                 recorder.normal(&about, events::PULLED, text);
                 self.images.pauses.forget(&image);
-                self.waiting.remove(name);
-                self.images.states.insert(name.to_owned(), State::Ready(pulled.id));
+                self.waiting.remove(&container);
+                self.images.states.insert(key.to_owned(), State::Ready(pulled.id));
             }
             Err(error) => {
                 let text = error.to_string();
@@ -174,16 +236,16 @@ impl Worker {
                 recorder.warning(&about, events::FAILED, format!("Error: {}", image::ERR_PULL));
                 let now = self.context.clock.now();
                 self.images.pauses.next(&image, now, now);
-                self.waiting.insert(name.to_owned(), Waiting::new(image::ERR_PULL, &text));
-                self.images.states.insert(name.to_owned(), State::Failed { text, at: now });
+                self.waiting.insert(container, Waiting::new(image::ERR_PULL, &text));
+                self.images.states.insert(key.to_owned(), State::Failed { text, at: now });
             }
         }
     }
 
     /// Shows that a failed pull is waited with; until when. `None` when the wait is over.
-    fn still_failing(&mut self, role: Role, container: &Container, name: &str) -> Option<Timestamp> {
-        let Some(State::Failed { text, at }) = self.images.states.get(&container.name) else { return None };
-        let (text, failed_at, now) = (text.clone(), *at, self.now());
+    fn still_failing(&mut self, wanted: &Wanted) -> Option<Timestamp> {
+        let Some(State::Failed { text, at }) = self.images.states.get(&wanted.key) else { return None };
+        let (text, failed_at, now, name) = (text.clone(), *at, self.now(), &wanted.image);
         let Turn::Later { at, .. } = self.images.pauses.turn(name, failed_at, now) else { return None };
         let shown_until = crate::sync::backoff::plus(failed_at, SHOW_ERROR);
         if now < shown_until {
@@ -191,10 +253,10 @@ impl Worker {
         }
         let message = format!("Back-off pulling image \"{name}\"");
         let detail = format!("{message}: {}: {text}", image::ERR_PULL);
-        if self.wait_for(&container.name, image::BACK_OFF, &detail) {
-            let about = events::about_container(&self.pod, role, &container.name);
-            self.context.recorder.normal(&about, events::BACK_OFF, message);
-            self.context.recorder.warning(&about, events::FAILED, format!("Error: {}", image::BACK_OFF));
+        if self.wait_for(&wanted.container, image::BACK_OFF, &detail) {
+            let recorder = &self.context.recorder;
+            recorder.normal(&wanted.about, events::BACK_OFF, message);
+            recorder.warning(&wanted.about, events::FAILED, format!("Error: {}", image::BACK_OFF));
         }
         Some(at)
     }
@@ -211,4 +273,11 @@ impl Worker {
     pub(super) fn referenced(&self) -> Option<Referenced> {
         self.context.references.get(&self.pod)
     }
+}
+
+/// The volumes of images that a container mounts.
+fn image_volumes(pod: &Pod, container: &Container) -> Vec<Volume> {
+    let mounted = |volume: &&Volume| container.volume_mounts.iter().flatten().any(|m| m.name == volume.name);
+    let volumes = spec::spec(pod).volumes.iter().flatten();
+    volumes.filter(|v| v.image.is_some()).filter(mounted).cloned().collect()
 }

@@ -24,7 +24,7 @@ pub struct News {
     pub verdict: Option<Verdict>,
     /// Content of volumes may have changed.
     pub references: bool,
-    /// Finished pulls by container name.
+    /// Finished pulls by what they are for.
     pub pulls: BTreeMap<String, Result<Pulled, cri::Error>>,
     /// Ended postStart hooks by container id.
     pub hooks: BTreeMap<String, Result<(), String>>,
