@@ -494,6 +494,34 @@ async fn a_lost_sandbox_is_made_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sandbox_that_cannot_be_as_asked_is_not_made() {
+    let world = World::new();
+    world.put(with("users", |s| s.host_users = Some(false)));
+    world
+        .event(
+            "FailedCreatePodSandBox Failed to create pod sandbox: can't set `spec.hostUsers: false`, runtime does \
+             not support user namespaces",
+        )
+        .await;
+    let long = "a".repeat(40);
+    world.put(with("long", |s| {
+        s.set_hostname_as_fqdn = Some(true);
+        s.hostname = Some(long.clone());
+        s.subdomain = Some("sub".into());
+    }));
+    let full = format!("{long}.sub.default.svc.cluster.local");
+    let text = format!(
+        "FailedCreatePodSandBox Failed to create pod sandbox: failed to construct FQDN from pod hostname and cluster \
+         domain, FQDN {full} is too long (64 characters is the max, {} characters requested)",
+        full.len()
+    );
+    world.event(&text).await;
+    for pod in ["users", "long"] {
+        assert_eq!(world.pod(pod).unwrap().status.clone().unwrap().phase.as_deref(), Some("Pending"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deadline_ends_the_pod() {
     let world = World::new();
     world.put(with("web", |s| s.active_deadline_seconds = Some(30)));

@@ -44,8 +44,27 @@ impl Worker {
 
     async fn make_sandbox(&self, config: &PodSandboxConfig) -> Result<String, String> {
         self.make_log_folder(&config.log_directory).await?;
+        fits_the_kernel(&config.hostname)?;
         let handler = self.handler().await?;
+        self.has_users(&handler).await?;
         self.context.runtime.run_pod_sandbox(config, &handler).await.map_err(|e| e.to_string())
+    }
+
+    /// A pod that asks for users of its own never gets the node's instead.
+    async fn has_users(&self, handler: &str) -> Result<(), String> {
+        if spec::spec(&self.pod).host_users != Some(false) {
+            return Ok(());
+        }
+        let status = self.context.runtime.status().await.map_err(|e| e.to_string())?;
+        let known = status.handlers.iter().find(|known| known.name == handler);
+        if known.is_some_and(|handler| handler.user_namespaces) {
+            return Ok(());
+        }
+        let whose = match handler {
+            "" => "runtime".to_owned(),
+            class => format!("RuntimeClass handler {class:?}"),
+        };
+        Err(format!("can't set `spec.hostUsers: false`, {whose} does not support user namespaces"))
     }
 
     /// The runtime's handler that the pod's class names; the runtime's own choice without a class.
@@ -108,4 +127,17 @@ impl Worker {
             },
         )
     }
+}
+
+/// A name with its domain may be longer than the kernel takes; one without is cut before.
+fn fits_the_kernel(hostname: &str) -> Result<(), String> {
+    const MAX: usize = 64;
+    if hostname.len() <= MAX {
+        return Ok(());
+    }
+    Err(format!(
+        "failed to construct FQDN from pod hostname and cluster domain, FQDN {hostname} is too long ({MAX} characters \
+         is the max, {} characters requested)",
+        hostname.len()
+    ))
 }
