@@ -12,6 +12,7 @@ mod batch;
 mod cluster;
 mod command_line;
 mod config;
+mod contents;
 mod daemons_and_sets;
 mod egress;
 mod join;
