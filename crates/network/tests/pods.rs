@@ -172,6 +172,55 @@ fn ports_of_the_node_lead_to_a_pod() {
 }
 
 #[test]
+fn one_port_of_the_node_leads_to_pods_by_address_and_protocol() {
+    if !may_make_namespaces() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (node, outside) = (Ns::new(), Ns::new());
+    node.join("eth1", "192.168.9.1/24", &outside, "eth0", "192.168.9.2/24");
+    let network = network(&node, "10.244.0.0/24", folder.path());
+    let pods = [
+        ("loop", "127.0.0.1", Protocol::Tcp),
+        ("wide", "192.168.9.1", Protocol::Tcp),
+        ("datagram", "192.168.9.1", Protocol::Udp),
+    ];
+    let _pods = pods.map(|(name, ip, protocol)| {
+        let (pod, network) = (Ns::new(), network.clone());
+        let host_ip = Some(ip.parse().unwrap());
+        let port = HostPort { protocol, host_ip, host_port: 54323, container_port: 8080 };
+        let path = pod.path();
+        node.block_on(move || async move { network.attach_with_ports(name, &path, &[port]).await }).unwrap();
+        pod.serve_tcp(8080, name);
+        pod.serve_udp(8080, name);
+        pod
+    });
+    assert_eq!(node.greet("192.168.9.1:54323").unwrap().0, "wide");
+    assert_eq!(outside.greet("192.168.9.1:54323").unwrap().0, "wide");
+    // A client that takes the node's own address for its source reaches the loopback port, too.
+    let greeting = node.block_on(|| async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("192.168.9.1:0".parse().unwrap()).unwrap();
+        let stream = socket.connect("127.0.0.1:54323".parse().unwrap()).await.unwrap();
+        stream.readable().await.unwrap();
+        let mut greeting = [0; 4];
+        stream.try_read(&mut greeting).unwrap();
+        greeting
+    });
+    assert_eq!(&greeting, b"loop");
+    let datagram = outside.run(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect("192.168.9.1:54323").unwrap();
+        socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+        socket.send(b"?").unwrap();
+        let mut answer = [0; 16];
+        let length = socket.recv(&mut answer).unwrap();
+        answer[..length].to_vec()
+    });
+    assert_eq!(datagram, b"datagram");
+}
+
+#[test]
 fn egress_hides_pods_only_if_asked_for() {
     if !may_make_namespaces() {
         return;
