@@ -140,17 +140,23 @@ fn only(new: &mut Pod, old: &Pod, take: fn(&mut PodSpec, &PodSpec)) {
     *new = kept;
 }
 
+/// Containers that were added, removed, renamed or moved stay as they are wanted: the validation tells of them.
 fn resize(spec: &mut PodSpec, wanted: &PodSpec) {
-    let take = |kept: &mut [Container], wanted: &[Container]| {
-        for container in kept {
-            if let Some(new) = wanted.iter().find(|c| c.name == container.name) {
-                container.resources.clone_from(&new.resources);
-                container.resize_policy.clone_from(&new.resize_policy);
-            }
+    let take = |kept: &mut Vec<Container>, wanted: &[Container]| {
+        let same_names = kept.iter().map(|c| &c.name).eq(wanted.iter().map(|c| &c.name));
+        if !same_names {
+            *kept = wanted.to_vec();
+            return;
+        }
+        for (container, new) in kept.iter_mut().zip(wanted) {
+            container.resources.clone_from(&new.resources);
+            container.resize_policy.clone_from(&new.resize_policy);
         }
     };
     take(&mut spec.containers, &wanted.containers);
-    take(fill::items_mut(&mut spec.init_containers), items(&wanted.init_containers));
+    if spec.init_containers.is_some() || wanted.init_containers.is_some() {
+        take(spec.init_containers.get_or_insert_default(), items(&wanted.init_containers));
+    }
     spec.resources.clone_from(&wanted.resources);
 }
 

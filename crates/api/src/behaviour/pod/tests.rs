@@ -425,6 +425,14 @@ fn resizing_changes_resources_and_nothing_else() {
         sample().change_errors("resize", &from, &more),
         ["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"]
     );
+    let renamed = json!({"spec": {"containers": {"0": {"name": "other"}}}});
+    assert_eq!(
+        sample().change_errors("resize", &from, &renamed),
+        ["spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"]
+    );
+    let image =
+        json!({"spec": {"containers": {"0": {"image": "other", "resources": {"requests": {"cpu": "1"}}}}}});
+    assert_eq!(sample().change_errors("resize", &from, &image), Vec::<String>::new(), "is left out");
 }
 
 #[test]
