@@ -18,13 +18,15 @@ pub(crate) struct Agenda {
     deadlines: BTreeSet<(i64, Key, Revision)>,
     /// The newest revision committed in each part of the time.
     marks: BTreeMap<i64, Revision>,
+    /// The last part whose revisions are no longer kept at hand.
+    cool: i64,
 }
 
 impl Agenda {
     pub(crate) fn new(retention: Duration) -> Self {
         let retention = i64::try_from(retention.as_micros()).unwrap_or(i64::MAX / 4);
         let part = (retention / PARTS).max(SHORTEST_PART_US);
-        Self { retention, part, deadlines: BTreeSet::new(), marks: BTreeMap::new() }
+        Self { retention, part, deadlines: BTreeSet::new(), marks: BTreeMap::new(), cool: i64::MIN }
     }
 
     /// Remembers that a version is to be deleted at a time. True if it is now the first to be.
@@ -34,9 +36,9 @@ impl Agenda {
         first
     }
 
-    /// Remembers that a revision was committed at a time. True if there was nothing to compact before.
+    /// Remembers that a revision was committed at a time. True if nothing was to grow cool before.
     pub(crate) fn mark(&mut self, time: i64, revision: Revision) -> bool {
-        let first = self.marks.is_empty();
+        let first = self.warm().next().is_none();
         // a clock that was set back must not make later revisions look older than earlier ones
         let newest = self.marks.last_key_value().map_or(i64::MIN, |(part, _)| *part);
         let mark = self.marks.entry((time / self.part).max(newest)).or_default();
@@ -48,7 +50,24 @@ impl Agenda {
     pub(crate) fn next(&self) -> Option<i64> {
         let expiry = self.deadlines.first().map(|(at, ..)| *at);
         let aged = self.marks.first_key_value().map(|(part, _)| self.aged_at(*part));
-        expiry.into_iter().chain(aged).min()
+        let cooled = self.warm().next().map(|(part, _)| self.cool_at(*part));
+        expiry.into_iter().chain(aged).chain(cooled).min()
+    }
+
+    /// The newest revision that has just grown so old that few will ask for it: between one part and two.
+    pub(crate) fn cooled(&mut self, now: i64) -> Option<Revision> {
+        let over = self.warm().take_while(|(part, _)| self.cool_at(**part) <= now).last();
+        let (part, revision) = over.map(|(part, revision)| (*part, *revision))?;
+        self.cool = part;
+        Some(revision)
+    }
+
+    fn warm(&self) -> impl Iterator<Item = (&i64, &Revision)> {
+        self.marks.range(self.cool.saturating_add(1)..)
+    }
+
+    fn cool_at(&self, part: i64) -> i64 {
+        part.saturating_add(2).saturating_mul(self.part)
     }
 
     /// Takes up to `limit` versions whose time has come.
@@ -89,11 +108,28 @@ mod tests {
         assert!(agenda.mark(10, 1));
         assert!(!agenda.mark(20, 2));
         assert!(!agenda.mark(HOUR / 2, 3));
+        assert_eq!(agenda.cooled(HOUR), Some(3));
         assert_eq!(agenda.next(), Some(HOUR + HOUR / 12));
         assert_eq!(agenda.aged(HOUR), None);
         assert_eq!(agenda.aged(HOUR + HOUR / 12), Some(2));
         assert_eq!(agenda.aged(3 * HOUR), Some(3));
         assert_eq!(agenda.next(), None);
+    }
+
+    #[test]
+    fn a_part_grows_cool_before_it_grows_old() {
+        const PART: i64 = HOUR / 12;
+        let mut agenda = Agenda::new(Duration::from_secs(3600));
+        assert!(agenda.mark(10, 1));
+        assert!(!agenda.mark(PART + 10, 2));
+        assert_eq!(agenda.next(), Some(2 * PART));
+        assert_eq!(agenda.cooled(2 * PART - 1), None);
+        assert_eq!(agenda.cooled(2 * PART), Some(1));
+        assert_eq!(agenda.cooled(2 * PART), None);
+        assert_eq!(agenda.cooled(9 * PART), Some(2));
+        assert_eq!(agenda.next(), Some(HOUR + PART), "nothing but its age is left");
+        assert!(agenda.mark(9 * PART, 3), "there was nothing warm");
+        assert_eq!(agenda.next(), Some(11 * PART));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The task that does what falls due: deletes what expires, compacts what grew old. It sleeps until the
+//! The task that does what falls due: deletes what expires, compacts what grew old, and lets go of events in memory
+//! that few will ask for any more. It sleeps until the
 //! first deadline and is woken when an earlier one appears; an idle store does nothing.
 
 use super::Core;
@@ -43,10 +44,13 @@ async fn sleep(pause: Option<Duration>) {
 async fn work(core: &Arc<Core>) -> Result<(), Error> {
     loop {
         let now = core.clock.now().as_microsecond();
-        let (expired, aged) = {
+        let (expired, aged, cooled) = {
             let mut agenda = core.agenda.lock();
-            (agenda.expired(now, BATCH), agenda.aged(now))
+            (agenda.expired(now, BATCH), agenda.aged(now), agenda.cooled(now))
         };
+        if let Some(upto) = cooled {
+            core.cool(upto);
+        }
         if let Some(upto) = aged {
             core.compact(upto).await?;
         }

@@ -1,7 +1,8 @@
 //! The engine that ships: the present in memory, every commit on the disk before anyone learns of it.
 //!
 //! * Reads and lists of the present never touch the disk. Reads of the past come from the ring of a
-//!   space's newest events, and from the disk when they are older than that.
+//!   space's newest events, and from the disk when they are older than that: a ring is bounded in bytes, and
+//!   keeps nothing longer than some minutes.
 //! * Commits that arrive while a sync is running form the next group and share the next sync. What is
 //!   acknowledged is durable, and what is visible is durable.
 //! * Without a folder everything is in memory only, and history is what the rings hold.
@@ -246,6 +247,13 @@ async fn off_runtime<T: Send + 'static>(
 }
 
 impl Core {
+    /// Leaves events up to a revision to the disk; without one they are all the history that there is.
+    fn cool(&self, upto: Revision) {
+        if self.medium.read().is_some() {
+            self.state.write().spaces.values_mut().for_each(|space| space.ring.trim(upto));
+        }
+    }
+
     fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

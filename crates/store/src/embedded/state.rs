@@ -68,7 +68,7 @@ impl Ring {
         while self.events.front().is_some_and(|(event, _)| event.revision <= upto) {
             self.pop();
         }
-        if self.events.is_empty() {
+        if self.events.len() < self.events.capacity() / 4 {
             self.events.shrink_to_fit();
         }
     }

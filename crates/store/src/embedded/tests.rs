@@ -277,6 +277,27 @@ async fn history_is_kept_for_the_retention_and_then_dropped() {
     assert_eq!(listed(&store, query(Some(2))).await.unwrap().0, ["a=2"]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_minutes_old_is_left_to_the_disk() {
+    let at_hand = |store: &Embedded| store.core.state.read().spaces["pods"].ring.after(0).count();
+    let kept = memory().await;
+    let store = on(&Simulated::default()).await;
+    for store in [&kept, &store] {
+        commit(store, vec![put("a", "1")]).await;
+        commit(store, vec![put("a", "2")]).await;
+        tokio::time::sleep(Duration::from_secs(660)).await;
+        commit(store, vec![put("a", "3")]).await;
+        let mut watch = store.watch("pods", 0).await.unwrap();
+        let mut events = Vec::new();
+        while watch.position() < 3 {
+            events.extend(watch.next().await.unwrap());
+        }
+        assert_eq!(told(&events), ["1+a", "2+a", "3+a"]);
+        assert_eq!(listed(store, query(Some(1))).await.unwrap().0, ["a=1"]);
+    }
+    assert_eq!((at_hand(&kept), at_hand(&store)), (3, 1));
+}
+
 #[tokio::test]
 async fn history_is_bounded_by_bytes() {
     let disk = Simulated::default();
