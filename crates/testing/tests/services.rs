@@ -114,6 +114,82 @@ async fn endpoints_follow_pods_that_come_fail_and_go() {
     cluster.stop().await;
 }
 
+/// What a Service's slices say: each port number with the pods that have it.
+fn pods_by_port(slices: &Informer<EndpointSlice>, name: &str) -> BTreeSet<(i32, String)> {
+    let pod = |e: &Endpoint| e.target_ref.as_ref().and_then(|t| t.name.clone());
+    let of_slice = |s: &EndpointSlice| -> Vec<(i32, String)> {
+        let pods: Vec<String> = s.endpoints.iter().flatten().filter_map(pod).collect();
+        let ports = s.ports.iter().flatten().filter_map(|p| p.port);
+        ports.flat_map(|port| pods.iter().map(move |pod| (port, pod.clone()))).collect()
+    };
+    slices.list().iter().filter(|s| of_service(s, name)).flat_map(|s| of_slice(s)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ports_name_may_be_another_number_in_each_pod() {
+    let (cluster, _) = cluster(1).await;
+    for (name, ports) in [("one", "[3000]"), ("two", "[3001, 3002]")] {
+        let numbers: Vec<i32> = serde_json::from_str(ports).unwrap();
+        let named = numbers.iter().zip(["http", "other"]);
+        let ports: Vec<String> =
+            named.map(|(port, name)| format!(r#"{{"name":"{name}","containerPort":{port}}}"#)).collect();
+        let json = format!(
+            r#"{{"metadata":{{"name":"{name}","namespace":"default","labels":{{"app":"web"}}}},
+            "spec":{{"containers":[{{"name":"main","image":"web:1","ports":[{}]}}]}}}}"#,
+            ports.join(",")
+        );
+        cluster.of::<Pod>().create(Pod::decode(json.as_bytes()).unwrap()).await.unwrap();
+    }
+    let mut web = service("web", "");
+    let spec = web.spec.as_mut().unwrap();
+    spec.ports = serde_json::from_str(r#"[{"name":"web","port":80,"targetPort":"http"}]"#).unwrap();
+    cluster.of::<Service>().create(web).await.unwrap();
+    let both = BTreeSet::from([(3000, "one".to_owned()), (3001, "two".to_owned())]);
+    let agree = |slices: &Informer<EndpointSlice>| pods_by_port(slices, "web") == both;
+    cluster.until_all(agree).await;
+    cluster
+        .until("default", "web", |e: Option<&Endpoints>| {
+            let subsets = e.and_then(|e| e.subsets.clone()).unwrap_or_default();
+            let ports = subsets.iter().flat_map(|s| s.ports.iter().flatten()).map(|p| p.port);
+            subsets.len() == 2 && ports.collect::<BTreeSet<_>>() == BTreeSet::from([3000, 3001])
+        })
+        .await;
+
+    // Whoever removes the slices gets new ones.
+    let slices = cluster.of::<EndpointSlice>();
+    let mut before = slices.list("default", Default::default()).await.unwrap().items;
+    before.retain(|s| of_service(s, "web"));
+    let names: Vec<String> = before.iter().filter_map(|s| s.metadata.name.clone()).collect();
+    for name in &names {
+        slices.delete("default", name, Default::default()).await.unwrap();
+    }
+    let is_new = |s: &EndpointSlice| s.metadata.name.as_ref().is_some_and(|n| !names.contains(n));
+    cluster
+        .until_all(|slices: &Informer<EndpointSlice>| {
+            agree(slices) && slices.list().iter().filter(|s| of_service(s, "web")).all(|s| is_new(s))
+        })
+        .await;
+    cluster.of::<Pod>().delete("default", "one", Default::default()).await.unwrap();
+    let second = BTreeSet::from([(3001, "two".to_owned())]);
+    cluster.until_all(|slices: &Informer<EndpointSlice>| pods_by_port(slices, "web") == second).await;
+
+    // One without pods is there all the same, and has no ports.
+    let mut none = service("none", "");
+    none.spec.as_mut().unwrap().selector = Some([("app".to_owned(), "none".to_owned())].into());
+    cluster.of::<Service>().create(none).await.unwrap();
+    cluster
+        .until_all(|slices: &Informer<EndpointSlice>| {
+            let slices = slices.list();
+            let own: Vec<_> = slices.iter().filter(|s| of_service(s, "none")).collect();
+            let is_empty = |s: &EndpointSlice| {
+                s.ports.iter().flatten().next().is_none() && s.endpoints.iter().flatten().next().is_none()
+            };
+            own.len() == 1 && own.iter().all(|s| is_empty(s))
+        })
+        .await;
+    cluster.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_rolling_update_never_shows_an_address_twice_or_too_few() {
     let (cluster, _nodes) = cluster(2).await;
