@@ -28,6 +28,8 @@ const CONNECTION_WINDOW: u32 = 25 * 1024 * 1024;
 const STREAMS: u32 = 1_000;
 /// How long a client may take to finish the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection of HTTP/1.1 may wait for its next request; the original keeps it as long.
+const IDLE: Duration = Duration::from_secs(90);
 /// How long open requests may take after shutdown.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Pause after a failed accept (no file descriptors left), so that it is not tried in a busy loop.
@@ -103,7 +105,7 @@ async fn connection(server: Arc<Inner>, stream: TcpStream, acceptor: TlsAcceptor
     let peer = Arc::new(Peer::new(shown.iter().map(|c| c.clone().into_owned()).collect()));
     let service = service_fn(move |request| dispatch::handle(server.clone(), peer.clone(), request));
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder
         .http2()
         .timer(TokioTimer::new())

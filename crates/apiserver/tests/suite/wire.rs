@@ -1,6 +1,6 @@
 //! The server over TLS on loopback.
 
-use crate::common::{bearer, get, remote, send, serve, server};
+use crate::common::{bearer, connect, get, remote, send, serve, server};
 use krate_client::{Options, Transport as _};
 use serde_json::json;
 
@@ -358,4 +358,30 @@ async fn reviews_of_access_are_checked() {
             )
         )
     );
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_a_minute_and_a_half() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let mut sender =
+        connect(&served, &server.authority().client("admin", &["system:masters"]).unwrap()).await;
+    let ask = || http::Request::get("/version").header("host", "127.0.0.1").body(Default::default()).unwrap();
+    let pass = async |seconds| {
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+        // what falls due is done before the next request is on its way
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    for _ in 0..2 {
+        let answer = sender.send_request(ask()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
+        pass(80).await;
+    }
+    pass(20).await;
+    assert!(sender.send_request(ask()).await.is_err());
 }
