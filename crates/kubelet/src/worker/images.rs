@@ -1,4 +1,5 @@
-//! Images of a pod's containers and of the volumes that they mount: looked for, pulled beside the worker, with a growing pause between failures.
+//! Images of a pod's containers and of the volumes that they mount: looked for, pulled beside the worker, with a
+//! growing pause between failures.
 
 use super::Worker;
 use crate::env::Referenced;

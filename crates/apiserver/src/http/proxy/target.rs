@@ -249,7 +249,8 @@ fn split_name<'a>(what: &str, text: &'a str) -> Result<(&'a str, &'a str, &'a st
     }
 }
 
-/// Whether a pod (or a node that is asked for another port than its kubelet's) may really have the address: not the server's own machine, nothing but a single host.
+/// Whether a pod (or a node that is asked for another port than its kubelet's) may really have the address: not the
+/// server's own machine, nothing but a single host.
 fn is_of_a_pod(address: IpAddr) -> bool {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
