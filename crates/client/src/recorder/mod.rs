@@ -4,8 +4,9 @@
 //! them; what does not fit is counted (`event_recorder_dropped_total`) and gone. Events about one object are
 //! written in order, those about different ones together ([`BATCH`]): the server commits at once what comes at
 //! once. A burst of events must take little from the work that it tells of: one batch is written at a time, and
-//! after the first [`BURST`] of them [`PACE`] a second (client-go writes 50); the rest waits its turn. An event that was recorded before raises the count of the first one; many
-//! similar ones are combined; one object's flood is cut ([`correlate`]).
+//! after the first [`BURST`] of them [`PACE`] a second (client-go writes 50); the rest waits its turn. An event
+//! that was recorded before raises the count of the first one; many similar ones are combined; one object's flood
+//! is cut ([`correlate`]).
 
 mod correlate;
 
