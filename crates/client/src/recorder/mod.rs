@@ -6,7 +6,7 @@
 //! once. A burst of events must take little from the work that it tells of: one batch is written at a time, and
 //! after the first [`BURST`] of them [`PACE`] a second (client-go writes 50); the rest waits its turn. An event
 //! that was recorded before raises the count of the first one; many similar ones are combined; one object's flood
-//! is cut ([`correlate`]).
+//! is cut (`correlate`).
 
 mod correlate;
 
@@ -30,9 +30,9 @@ pub const QUEUE: usize = 16_384;
 /// Most events that are written at once.
 pub const BATCH: usize = 16;
 /// Events that are written a second, when many wait.
-const PACE: f64 = 500.0;
+pub const PACE: f64 = 500.0;
 /// Events that are written without regard to the pace.
-const BURST: f64 = 256.0;
+pub const BURST: f64 = 256.0;
 /// How often a write that the server could not take is tried.
 const ATTEMPTS: u32 = 12;
 /// Pause between these attempts, lengthened at random by up to its own length.
