@@ -6,7 +6,7 @@ mod common;
 use common::{cluster, events, names, template};
 use krate_api::types::batch::v1::{CronJob, CronJobStatus, Job};
 use krate_client::{Informer, PatchKind};
-use krate_testing::{Component, ControlPlane, Play};
+use krate_testing::{Component, ControlPlane, Odds, Play};
 use std::time::Duration;
 
 fn cron(name: &str, schedule: &str) -> CronJob {
@@ -57,6 +57,25 @@ async fn one_at_a_time_when_the_next_must_wait() {
     // When it ends, the last time that was missed is served.
     cluster.stage.script(|_| Play::exits(Duration::from_secs(5), 0));
     cluster.until_all(|jobs: &Informer<Job>| jobs.len() > 1).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_starts_beside_another_while_the_caches_are_behind() {
+    let (cluster, _nodes) = cluster(1).await;
+    let mut one = cron("one", "* * * * *");
+    one.spec.concurrency_policy = Some("Forbid".to_owned());
+    cluster.of::<CronJob>().create(one).await.unwrap();
+    cluster.pass(30).await;
+    // The caches hear neither of the first Job nor of the status that lists it.
+    cluster.faults.of("kube-controller-manager", Odds { refuse: 1_000, ..Odds::default() });
+    cluster.faults.cut_watches("kube-controller-manager");
+    cluster.pass(150).await;
+    assert_eq!(names::<Job>(&cluster, "default").await, ["one-30000001"]);
+    cluster.faults.heal();
+    cluster.pass(120).await;
+    assert_eq!(names::<Job>(&cluster, "default").await, ["one-30000001"]);
+    assert_eq!(status(&cluster, "one").await.active.unwrap().len(), 1);
     cluster.stop().await;
 }
 

@@ -14,7 +14,7 @@ use crate::meta;
 use jiff::{SignedDuration, Timestamp};
 use krate_api::meta::{DeleteOptions, Time};
 use krate_api::types::batch::v1::{CronJob, CronJobStatus, Job};
-use krate_api::{Object as _, Status};
+use krate_api::{Kind as _, Object as _, Status};
 use krate_base::Clock;
 use krate_base::metrics::Metrics;
 use krate_client::api::delete_uid;
@@ -234,6 +234,9 @@ impl Controller {
         if known || run.status.last_schedule_time.as_ref().is_some_and(|t| t.0 == at) {
             return Ok(());
         }
+        if run.cron.spec.concurrency_policy.as_deref() != Some("Allow") {
+            self.is_current(run).await?;
+        }
         let running = run.status.active.clone().unwrap_or_default();
         match run.cron.spec.concurrency_policy.as_deref() {
             Some("Forbid") if !running.is_empty() => {
@@ -251,6 +254,16 @@ impl Controller {
             _ => {}
         }
         self.create(run, job, at).await
+    }
+
+    /// Where Jobs may not run side by side, what runs has to be known for sure: a cache that is behind is waited for.
+    async fn is_current(&self, run: &Run) -> Result<(), Status> {
+        let meta = &run.cron.metadata;
+        let live = self.api.get(meta::namespace(meta), meta::name(meta)).await?;
+        if live.metadata.resource_version == meta.resource_version {
+            return Ok(());
+        }
+        Err(Status::modified(CronJob::GROUP, CronJob::PLURAL, meta::name(meta)))
     }
 
     async fn create(&self, run: &mut Run, job: Job, at: Timestamp) -> Result<(), Status> {
