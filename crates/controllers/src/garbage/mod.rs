@@ -188,16 +188,16 @@ impl Collector {
         for owner in &live.owner_references {
             owners.push((owner.clone(), self.owner_state(owner, &live.namespace).await?));
         }
-        let (has_dependents, blocked) = {
+        let (blocked, circular) = {
             let graph = self.graph.lock();
-            let mut all = graph.dependents(uid).peekable();
-            (all.peek().is_some(), all.any(|d| d.node.blocks(uid)))
+            let blocking = || graph.dependents(uid).filter(|d| d.node.blocks(uid));
+            (blocking().next().is_some(), blocking().any(|d| d.node.waits()))
         };
         let unseen = {
             let graph = self.graph.lock();
             owners.iter().any(|(o, state)| *state == OwnerState::Lives && graph.get(&o.uid).is_none())
         };
-        match plan::fate(&owners, &live.finalizers, has_dependents, blocked) {
+        match plan::fate(&owners, &live.finalizers, blocked, circular) {
             // Should it go before it is seen, nobody would tell of it.
             Fate::Keep if unseen => return Ok(Outcome::After(LOOK_AGAIN)),
             Fate::Keep => {}
@@ -206,6 +206,8 @@ impl Collector {
                 let owners = live.owner_references.iter().filter(|o| kept(o)).cloned().collect();
                 set_owners(&api, &live, owners).await?;
             }
+            // The change of its owners brings it back here.
+            Fate::Unblock => set_owners(&api, &live, unblocking(&live.owner_references)).await?,
             Fate::Delete(policy) => delete(&api, &live, policy).await?,
         }
         Ok(Outcome::Done)
@@ -280,6 +282,15 @@ impl Collector {
         }
         Ok(Outcome::Done)
     }
+}
+
+/// The same owners, none of which waits for this dependent.
+fn unblocking(owners: &[OwnerReference]) -> Vec<OwnerReference> {
+    let free = |o: &OwnerReference| OwnerReference {
+        block_owner_deletion: o.block_owner_deletion.map(|_| false),
+        ..o.clone()
+    };
+    owners.iter().map(free).collect()
 }
 
 async fn set_owners(api: &DynamicApi, live: &MetaView, owners: Vec<OwnerReference>) -> Result<(), Status> {

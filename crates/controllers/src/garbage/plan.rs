@@ -20,17 +20,20 @@ pub enum Fate {
     Keep,
     /// The references to these owners go: others keep it alive.
     Unlink(BTreeSet<String>),
+    /// Its references to its owners hold up none of them any more; then it is looked at again.
+    Unblock,
     /// With this propagation policy.
     Delete(&'static str),
 }
 
-/// Decides. `blocked`: one of its own dependents would hold up its deletion.
+/// Decides. `blocked`: one of its own dependents would hold up its deletion. `circular`: such a dependent
+/// waits for its own dependents already, and so perhaps, around a circle, for this one.
 #[must_use]
 pub fn fate(
     owners: &[(OwnerReference, OwnerState)],
     finalizers: &[String],
-    has_dependents: bool,
     blocked: bool,
+    circular: bool,
 ) -> Fate {
     let lives = owners.iter().any(|(_, s)| matches!(s, OwnerState::Lives | OwnerState::Unknown));
     let lost: BTreeSet<String> = owners
@@ -43,7 +46,10 @@ pub fn fate(
     }
     let waits = owners.iter().any(|(_, s)| *s == OwnerState::Waits);
     let has = |name: &str| finalizers.iter().any(|f| f == name);
-    if waits && has_dependents && blocked {
+    if waits && circular && owners.iter().any(|(o, _)| o.block_owner_deletion == Some(true)) {
+        return Fate::Unblock;
+    }
+    if waits && blocked {
         // The owner waits for the whole tree, not only for its first level.
         return Fate::Delete("Foreground");
     }
@@ -72,9 +78,19 @@ mod tests {
         assert_eq!(decide(&[Gone]), Fate::Delete("Background"));
         assert_eq!(decide(&[Waits, Gone]), Fate::Delete("Background"));
         assert_eq!(decide(&[Gone, Lives]), Fate::Unlink(["0".to_owned()].into()));
-        let waiting = fate(&owners(&[Waits]), &[], true, true);
+        let waiting = fate(&owners(&[Waits]), &[], true, false);
         assert_eq!(waiting, Fate::Delete("Foreground"));
         let own = fate(&owners(&[Gone]), &[ORPHAN.to_owned()], false, false);
         assert_eq!(own, Fate::Delete("Orphan"));
+    }
+
+    #[test]
+    fn a_circle_is_opened_before_its_last_member_goes() {
+        let mut owners = owners(&[Waits]);
+        owners[0].0.block_owner_deletion = Some(true);
+        assert_eq!(fate(&owners, &[], true, false), Fate::Delete("Foreground"));
+        assert_eq!(fate(&owners, &[], true, true), Fate::Unblock);
+        owners[0].0.block_owner_deletion = Some(false);
+        assert_eq!(fate(&owners, &[], true, true), Fate::Delete("Foreground"));
     }
 }

@@ -114,3 +114,19 @@ async fn one_living_owner_is_enough() {
     delete::<ReplicaSet>(&w, "second", "Background").await;
     assert!(w.names::<Pod>().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_circle_of_owners_goes_in_the_foreground() {
+    let w = World::new(&[start]);
+    let mut circle: Vec<ConfigMap> =
+        ["a", "b", "c"].iter().map(|name| owned::<_, Pod>(&w, name, None)).collect();
+    let owners: Vec<_> = circle.iter().map(controller_reference).collect();
+    for (n, member) in circle.iter_mut().enumerate() {
+        member.metadata.owner_references = Some(vec![owners[(n + 2) % 3].clone()]);
+        w.fake.put(member);
+    }
+    w.settle().await;
+    assert_eq!(w.names::<ConfigMap>(), ["a", "b", "c"]);
+    delete::<ConfigMap>(&w, "a", "Foreground").await;
+    assert!(w.names::<ConfigMap>().is_empty());
+}
