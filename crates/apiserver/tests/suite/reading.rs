@@ -56,6 +56,32 @@ async fn pages_show_one_instant() {
     assert_eq!(list(&transport, Options::default()).await.0.len(), 4);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_page_that_is_too_old_says_how_to_go_on() {
+    let server =
+        crate::common::server_at(krate_base::Clock::starting_at(krate_base::Timestamp::UNIX_EPOCH)).await;
+    let transport = admin(&server);
+    let maps = config_maps(&transport);
+    for name in ["a", "b", "c"] {
+        maps.create(config_map("default", name)).await.unwrap();
+    }
+    let (names, revision, token) = list(&transport, Options { limit: 2, ..Default::default() }).await;
+    assert_eq!(names, ["a", "b"]);
+    maps.delete("default", "c", DeleteOptions::default()).await.unwrap();
+    maps.create(config_map("default", "d")).await.unwrap();
+    // Nothing is kept longer than the original's database keeps it.
+    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    let mut request = Request::of::<ConfigMap>(Verb::List, "default", "");
+    request.options = Options { limit: 2, continue_token: token, ..Default::default() };
+    let status = transport.send(request).await.err().unwrap();
+    assert_eq!((status.code(), status.0.reason.as_deref()), (410, Some("Expired")));
+    let token = status.0.metadata.continue_.clone().unwrap();
+    let next = Options { limit: 2, continue_token: token, ..Default::default() };
+    let (names, second, token) = list(&transport, next).await;
+    assert_eq!((names, token), (vec!["d".to_owned()], String::new()));
+    assert!(second > revision);
+}
+
 #[tokio::test]
 async fn a_future_version_is_too_large() {
     let server = server().await;

@@ -54,7 +54,7 @@ impl Agenda {
         expiry.into_iter().chain(aged).chain(cooled).min()
     }
 
-    /// The newest revision that has just grown so old that few will ask for it: between one part and two.
+    /// The newest revision that has just grown so old that few will ask for it: a quarter of the retention.
     pub(crate) fn cooled(&mut self, now: i64) -> Option<Revision> {
         let over = self.warm().take_while(|(part, _)| self.cool_at(**part) <= now).last();
         let (part, revision) = over.map(|(part, revision)| (*part, *revision))?;
@@ -67,7 +67,7 @@ impl Agenda {
     }
 
     fn cool_at(&self, part: i64) -> i64 {
-        part.saturating_add(2).saturating_mul(self.part)
+        part.saturating_add(1).saturating_mul(self.part).saturating_add(self.retention / 4)
     }
 
     /// Takes up to `limit` versions whose time has come.
@@ -122,14 +122,15 @@ mod tests {
         let mut agenda = Agenda::new(Duration::from_secs(3600));
         assert!(agenda.mark(10, 1));
         assert!(!agenda.mark(PART + 10, 2));
-        assert_eq!(agenda.next(), Some(2 * PART));
-        assert_eq!(agenda.cooled(2 * PART - 1), None);
-        assert_eq!(agenda.cooled(2 * PART), Some(1));
-        assert_eq!(agenda.cooled(2 * PART), None);
+        assert_eq!(agenda.next(), Some(4 * PART));
+        assert_eq!(agenda.cooled(4 * PART - 1), None);
+        assert_eq!(agenda.cooled(4 * PART), Some(1));
+        assert_eq!(agenda.cooled(4 * PART), None);
         assert_eq!(agenda.cooled(9 * PART), Some(2));
         assert_eq!(agenda.next(), Some(HOUR + PART), "nothing but its age is left");
         assert!(agenda.mark(9 * PART, 3), "there was nothing warm");
-        assert_eq!(agenda.next(), Some(11 * PART));
+        assert_eq!(agenda.cooled(13 * PART - 1), None);
+        assert_eq!(agenda.cooled(13 * PART), Some(3));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! * Reads and lists of the present never touch the disk. Reads of the past come from the ring of a
 //!   space's newest events, and from the disk when they are older than that: a ring is bounded in bytes, and
-//!   keeps nothing longer than some minutes.
+//!   keeps nothing longer than a minute or two.
 //! * Commits that arrive while a sync is running form the next group and share the next sync. What is
 //!   acknowledged is durable, and what is visible is durable.
 //! * Without a folder everything is in memory only, and history is what the rings hold.
@@ -46,6 +46,9 @@ use writer::Writer;
 
 /// Most commits that wait for the disk; more callers wait for their turn to wait.
 const QUEUE: usize = 4_096;
+/// For how long old versions can be read, unless it is said: as long as kube-apiserver lets etcd keep them.
+/// Clients (and the conformance suite) rely on it that a list's continue token expires.
+const RETENTION: Duration = Duration::from_secs(300);
 /// Most commits that share one sync.
 const GROUP: usize = 1_024;
 
@@ -75,7 +78,7 @@ impl Options {
             folder: None,
             clock,
             seal: None,
-            retention: Duration::from_secs(3_600),
+            retention: RETENTION,
             history_bytes: 128 << 20,
             ring_bytes: 8 << 20,
             ring_events: 16_384,

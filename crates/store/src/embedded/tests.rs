@@ -270,9 +270,9 @@ async fn history_is_kept_for_the_retention_and_then_dropped() {
     let store = on(&disk).await;
     commit(&store, vec![put("a", "1")]).await;
     commit(&store, vec![put("a", "2")]).await;
-    tokio::time::sleep(Duration::from_secs(3_599)).await;
+    tokio::time::sleep(Duration::from_secs(299)).await;
     assert_eq!(listed(&store, query(Some(1))).await.unwrap().0, ["a=1"]);
-    tokio::time::sleep(Duration::from_secs(400)).await;
+    tokio::time::sleep(Duration::from_secs(50)).await;
     assert!(matches!(listed(&store, query(Some(1))).await, Err(Error::Compacted { .. })));
     assert_eq!(listed(&store, query(Some(2))).await.unwrap().0, ["a=2"]);
 }
@@ -285,7 +285,7 @@ async fn what_is_minutes_old_is_left_to_the_disk() {
     for store in [&kept, &store] {
         commit(store, vec![put("a", "1")]).await;
         commit(store, vec![put("a", "2")]).await;
-        tokio::time::sleep(Duration::from_secs(660)).await;
+        tokio::time::sleep(Duration::from_secs(150)).await;
         commit(store, vec![put("a", "3")]).await;
         let mut watch = store.watch("pods", 0).await.unwrap();
         let mut events = Vec::new();
