@@ -15,6 +15,9 @@ mod wiring;
 use clap::Parser as _;
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     if let Some(code) = krate_runtime::reexec(std::env::args_os()) {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
