@@ -114,6 +114,8 @@ impl View {
         let mut typed = self.typed.lock();
         match &*typed {
             Typed::Written(_) | Typed::Awaited => *typed = Typed::Unread,
+            // what only this view holds goes whole: a weak reference would keep its memory
+            Typed::Warm(value) if Arc::strong_count(value) == 1 => *typed = Typed::Unread,
             Typed::Warm(value) => *typed = Typed::Held(Arc::downgrade(value)),
             Typed::Unread | Typed::Held(_) => {}
         }
@@ -167,20 +169,31 @@ impl Shared {
         Ok(Self { bytes, revision, view: Arc::new(view) })
     }
 
-    /// The typed value: decoded on first use (not even then when its writer left it here), and then shared for as
-    /// long as anybody holds it.
+    /// The typed value to look at: decoded unless somebody has it (its writer, or a holder of [`Shared::kept`]).
     pub fn typed<K: Kind>(&self) -> Result<Arc<K>, DecodeError> {
+        self.read(false)
+    }
+
+    /// The typed value to keep: others find it here for as long as it is held. Some of its memory stays as long as
+    /// the view.
+    pub fn kept<K: Kind>(&self) -> Result<Arc<K>, DecodeError> {
+        self.read(true)
+    }
+
+    fn read<K: Kind>(&self, keep: bool) -> Result<Arc<K>, DecodeError> {
         if let Some(typed) = self.typed_at_hand::<K>() {
             return Ok(self.at_its_revision(typed));
         }
         let typed = Arc::new(K::decode(&self.bytes)?);
-        let object: Arc<dyn Object> = typed.clone();
         let mut slot = self.view.typed.lock();
         match &*slot {
-            Typed::Awaited => *slot = Typed::Warm(object),
-            Typed::Unread | Typed::Held(_) => *slot = Typed::Held(Arc::downgrade(&object)),
+            Typed::Awaited => *slot = Typed::Warm(typed.clone()),
+            Typed::Unread | Typed::Held(_) if keep => {
+                let object: Arc<dyn Object> = typed.clone();
+                *slot = Typed::Held(Arc::downgrade(&object));
+            }
             // one space may be shown as two kinds: what is kept is of the kind that is stored
-            Typed::Written(_) | Typed::Warm(_) => {}
+            Typed::Unread | Typed::Held(_) | Typed::Written(_) | Typed::Warm(_) => {}
         }
         Ok(typed)
     }
@@ -242,4 +255,52 @@ pub fn key(namespace: &str, name: &str) -> String {
 #[must_use]
 pub fn split_key(key: &str) -> (&str, &str) {
     key.split_once('/').unwrap_or(("", key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::core::v1::ConfigMap;
+
+    fn shared(warm: bool) -> Shared {
+        let mut map = ConfigMap::default();
+        map.metadata.name = Some("a".to_owned());
+        let bytes = Bytes::from(map.encode());
+        let view =
+            if warm { View::warm(Box::new(map), true, Vec::new()) } else { View::of(&map, Vec::new()) };
+        Shared { bytes, revision: 7, view: Arc::new(view) }
+    }
+
+    #[test]
+    fn what_was_written_is_there_until_it_is_cooled() {
+        let shared = shared(true);
+        let first = shared.typed_at_hand::<ConfigMap>().unwrap();
+        assert_eq!(first.metadata.resource_version.as_deref(), Some("7"));
+        assert!(Arc::ptr_eq(&first, &shared.typed().unwrap()), "decoded again");
+        shared.view.cool();
+        assert!(Arc::ptr_eq(&first, &shared.typed().unwrap()), "somebody holds it");
+        drop(first);
+        assert!(shared.at_hand().is_none());
+    }
+
+    #[test]
+    fn what_nobody_holds_leaves_nothing_behind() {
+        let shared = shared(true);
+        drop(shared.at_hand().unwrap());
+        shared.view.cool();
+        assert!(matches!(*shared.view.typed.lock(), Typed::Unread), "a weak reference keeps memory");
+        let looked = shared.typed::<ConfigMap>().unwrap();
+        assert!(matches!(*shared.view.typed.lock(), Typed::Unread), "a look registers nothing");
+        drop(looked);
+    }
+
+    #[test]
+    fn what_is_kept_is_shared() {
+        let shared = shared(false);
+        let kept = shared.kept::<ConfigMap>().unwrap();
+        assert!(Arc::ptr_eq(&kept, &shared.typed().unwrap()));
+        assert!(Arc::ptr_eq(&kept, &shared.kept().unwrap()));
+        drop(kept);
+        assert!(shared.at_hand().is_none());
+    }
 }

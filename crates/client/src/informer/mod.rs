@@ -36,7 +36,7 @@ pub trait View: Sized + Send + Sync + 'static {
 
 impl<K: Kind> View for K {
     fn of(object: &Shared) -> Result<Arc<Self>, DecodeError> {
-        object.typed()
+        object.kept()
     }
 }
 

@@ -6,6 +6,7 @@
 use crate::queue::Bucket;
 use krate_api::types::core::v1::{Event, ObjectReference};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -24,18 +25,22 @@ pub(super) struct Write {
     pub(super) event: Event,
     /// It was written before under its name: only count, time and message change.
     pub(super) repeats: bool,
-    key: String,
+    key: Likeness,
 }
+
+/// What alike events have in common, as a hash: the texts would be most of what the memories hold.
+type Likeness = u64;
 
 #[derive(Default)]
 pub(super) struct Correlator {
+    hasher: RandomState,
     budgets: Memory<Bucket>,
     similar: Memory<Similar>,
     written: Memory<Written>,
 }
 
 struct Similar {
-    messages: HashSet<String>,
+    messages: HashSet<Likeness>,
     last: Instant,
 }
 
@@ -48,16 +53,16 @@ struct Written {
 impl Correlator {
     pub(super) fn correlate(&mut self, mut event: Event) -> Option<Write> {
         let now = Instant::now();
-        let about = about(&event);
-        let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        let group = format!("{about}{}\0{}", text(&event.type_), text(&event.reason));
-        let mut key = format!("{group}\0{}", event.message.as_deref().unwrap_or_default());
-        if self.are_many(&group, &event, now) {
+        let about = self.hasher.hash_one(about(&event));
+        let group = self.hasher.hash_one((about, &event.type_, &event.reason));
+        let message = self.hasher.hash_one(&event.message);
+        let mut key = self.hasher.hash_one((group, message));
+        if self.are_many(group, message, now) {
             let message = event.message.unwrap_or_default();
             event.message = Some(format!("(combined from similar events): {message}"));
             key = group;
         }
-        let repeats = match self.written.get(&key) {
+        let repeats = match self.written.get(key) {
             Some(before) => {
                 event.metadata.name = Some(before.name.clone());
                 event.first_timestamp = before.first.clone();
@@ -67,45 +72,40 @@ impl Correlator {
             }
             None => false,
         };
-        let budget = self.budgets.entry(&about, || Bucket { tokens: BURST, at: None });
+        let budget = self.budgets.entry(about, || Bucket { tokens: BURST, at: None });
         budget.try_take(now, RATE, BURST).then_some(Write { event, repeats, key })
     }
 
     /// The event was stored under this name.
     pub(super) fn written(&mut self, write: &Write, name: String) {
-        let entry = self.written.entry(&write.key, || Written { name: String::new(), first: None, count: 1 });
+        let entry = self.written.entry(write.key, || Written { name: String::new(), first: None, count: 1 });
         entry.name = name;
         entry.first = write.event.first_timestamp.clone();
     }
 
-    fn are_many(&mut self, group: &str, event: &Event, now: Instant) -> bool {
+    fn are_many(&mut self, group: Likeness, message: Likeness, now: Instant) -> bool {
         let similar = self.similar.entry(group, || Similar { messages: HashSet::new(), last: now });
         if now - similar.last > SIMILAR_WITHIN {
             similar.messages.clear();
         }
         similar.last = now;
         if similar.messages.len() < SIMILAR {
-            similar.messages.insert(event.message.clone().unwrap_or_default());
+            similar.messages.insert(message);
         }
         similar.messages.len() >= SIMILAR
     }
 }
 
-fn about(event: &Event) -> String {
+fn about(event: &Event) -> impl Hash {
     let ObjectReference { kind, namespace, name, uid, api_version, field_path, .. } = &event.involved_object;
-    let (component, host) = event.source.as_ref().map(|s| (&s.component, &s.host)).unwrap_or((&None, &None));
-    let mut text = String::with_capacity(160);
-    for part in [component, host, api_version, kind, namespace, name, uid, field_path] {
-        text.push_str(part.as_deref().unwrap_or_default());
-        text.push('\0');
-    }
-    text
+    let source = event.source.as_ref().map(|s| (&s.component, &s.host));
+    (source, api_version, kind, namespace, name, uid, field_path)
 }
 
 /// A map that forgets what was used longest ago.
 struct Memory<V> {
-    entries: HashMap<String, (u64, V)>,
-    order: BTreeMap<u64, String>,
+    entries: HashMap<Likeness, (u64, V)>,
+    order: BTreeMap<u64, Likeness>,
     tick: u64,
 }
 
@@ -116,23 +116,23 @@ impl<V> Default for Memory<V> {
 }
 
 impl<V> Memory<V> {
-    fn get(&mut self, key: &str) -> Option<&mut V> {
+    fn get(&mut self, key: Likeness) -> Option<&mut V> {
         self.tick += 1;
-        let (used, value) = self.entries.get_mut(key)?;
+        let (used, value) = self.entries.get_mut(&key)?;
         self.order.remove(used);
         *used = self.tick;
-        self.order.insert(self.tick, key.to_owned());
+        self.order.insert(self.tick, key);
         Some(value)
     }
 
-    fn entry(&mut self, key: &str, make: impl FnOnce() -> V) -> &mut V {
-        if !self.entries.contains_key(key) {
+    fn entry(&mut self, key: Likeness, make: impl FnOnce() -> V) -> &mut V {
+        if !self.entries.contains_key(&key) {
             if self.entries.len() >= REMEMBERED
                 && let Some((_, oldest)) = self.order.pop_first()
             {
                 self.entries.remove(&oldest);
             }
-            self.entries.insert(key.to_owned(), (0, make()));
+            self.entries.insert(key, (0, make()));
         }
         self.get(key).expect("the entry was just made sure of")
     }
@@ -145,12 +145,12 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_forgets_the_oldest() {
         let mut memory = Memory::default();
-        for n in 0..=REMEMBERED {
-            memory.entry(&n.to_string(), || n);
-            memory.get("0");
+        for n in 0..=REMEMBERED as u64 {
+            memory.entry(n, || n);
+            memory.get(0);
         }
         assert_eq!(memory.entries.len(), REMEMBERED);
-        assert!(memory.get("0").is_some());
-        assert!(memory.get("1").is_none());
+        assert!(memory.get(0).is_some());
+        assert!(memory.get(1).is_none());
     }
 }
