@@ -131,7 +131,9 @@ fn parse(text: &str) -> Result<Value, KubeconfigError> {
 }
 
 fn render(config: &Value) -> Result<String, KubeconfigError> {
-    serde_saphyr::to_string(config).map_err(|e| KubeconfigError::Yaml(e.to_string()))
+    // in one line, however long: people take certificates out of these files with grep
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
+    serde_saphyr::to_string_with_options(config, options).map_err(|e| KubeconfigError::Yaml(e.to_string()))
 }
 
 #[cfg(test)]
@@ -149,7 +151,10 @@ mod tests {
     #[test]
     fn an_entry_goes_in_and_out_and_leaves_others_alone() {
         let other = "apiVersion: v1\nkind: Config\nclusters:\n- name: prod\n  cluster: {server: 'https://x:1'}\ncontexts: []\nusers: []\n";
-        let with = with_entry(other, &ENTRY).unwrap();
+        let long = Entry { ca_pem: &[b'c'; 300], ..ENTRY };
+        let with = with_entry(other, &long).unwrap();
+        let line = with.lines().find(|line| line.contains("certificate-authority-data: ")).unwrap();
+        assert!(line.ends_with(&STANDARD.encode(long.ca_pem)), "{line}");
         let remote = remote_config(&with, None).unwrap();
         assert_eq!(remote.server, "https://127.0.0.1:6443");
         assert_eq!(remote.identity, Some((b"cert".to_vec(), b"key".to_vec())));

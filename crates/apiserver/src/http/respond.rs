@@ -62,9 +62,11 @@ fn compress(bytes: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
-fn to_yaml(json: &[u8]) -> Option<String> {
+/// JSON as YAML, with every line of a text in one line.
+pub(crate) fn to_yaml(json: &[u8]) -> Option<String> {
     let value: serde_json::Value = serde_json::from_slice(json).ok()?;
-    serde_saphyr::to_string(&value).ok()
+    let options = serde_saphyr::ser_options! { folded_wrap_chars: usize::MAX };
+    serde_saphyr::to_string_with_options(&value, options).ok()
 }
 
 fn prettify(json: &[u8]) -> Option<Vec<u8>> {

@@ -2,7 +2,7 @@
 //! there at once go out together.
 
 use super::negotiate::{Form, Format, Shape};
-use super::respond::{Body, BoxError, metadata_of};
+use super::respond::{Body, BoxError, metadata_of, to_yaml};
 use super::table::{Page, Style, table};
 use crate::codec::Rows;
 use crate::rest::watch::{Change, Feed, Item};
@@ -116,10 +116,7 @@ impl Writer {
         let json = frame(kind, object);
         match self.form.format {
             Format::Json => json,
-            Format::Yaml => {
-                let value: serde_json::Value = serde_json::from_slice(&json).unwrap_or_default();
-                Bytes::from(format!("---\n{}", serde_saphyr::to_string(&value).unwrap_or_default()))
-            }
+            Format::Yaml => Bytes::from(format!("---\n{}", to_yaml(&json).unwrap_or_default())),
         }
     }
 
