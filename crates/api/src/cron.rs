@@ -124,7 +124,7 @@ fn descriptor(text: &str) -> Result<Times, CronError> {
 }
 
 /// A duration as Go writes it: `1h30m`, `1.5s`.
-fn duration(text: &str) -> Result<SignedDuration, String> {
+pub fn duration(text: &str) -> Result<SignedDuration, String> {
     let wrong = || format!("time: invalid duration {text:?}");
     let (negative, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -233,6 +233,7 @@ impl Status {
             Reason::MethodNotAllowed,
             "the server does not allow this method on the requested resource",
         )
+        .about("", "", "")
     }
 
     /// `Internal error occurred: <detail>`.

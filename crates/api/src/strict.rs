@@ -4,11 +4,13 @@
 //! One pass over the bytes, no tree. Names are compared exactly, as the original does. Messages are those of
 //! `sigs.k8s.io/json` and of the API server's decoder; [`cannot_be_handled`] makes the answer of them.
 
+mod patch;
 mod scan;
 mod values;
 
 use crate::schema::{Field, Shape, Type};
 use crate::status::Status;
+pub use patch::{PatchShape, check_patch};
 use scan::Scanner;
 pub use scan::SyntaxError;
 use std::borrow::Cow;
@@ -42,7 +44,7 @@ impl Checked {
     /// The message of `fieldValidation=Strict`.
     #[must_use]
     pub fn strict_error(&self) -> Option<String> {
-        (!self.findings.is_empty()).then(|| format!("strict decoding error: {}", self.findings.join(", ")))
+        strict_error(&self.findings)
     }
 
     /// The bytes to decode.
@@ -50,6 +52,18 @@ impl Checked {
     pub fn bytes<'a>(&'a self, original: &'a [u8]) -> &'a [u8] {
         self.rewritten.as_deref().unwrap_or(original)
     }
+}
+
+/// Go's word for the kind of JSON value that a body is.
+#[must_use]
+pub fn json_type(bytes: &[u8]) -> &'static str {
+    values::json_type(bytes.iter().copied().find(|b| !b.is_ascii_whitespace()).unwrap_or(b'n'))
+}
+
+/// The message of `fieldValidation=Strict` for findings, if there are any.
+#[must_use]
+pub fn strict_error(findings: &[String]) -> Option<String> {
+    (!findings.is_empty()).then(|| format!("strict decoding error: {}", findings.join(", ")))
 }
 
 /// Checks `bytes` against `ty`.

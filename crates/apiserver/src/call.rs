@@ -17,6 +17,8 @@ pub(crate) struct Call {
     pub name: String,
     pub subresource: String,
     pub options: Options,
+    /// What is wrong with the body as it was sent and its JSON does not tell: duplicate keys in YAML.
+    pub found: Vec<String>,
     /// Texts for `Warning` headers.
     pub warnings: Mutex<Vec<String>>,
 }

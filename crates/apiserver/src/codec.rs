@@ -202,22 +202,58 @@ fn internal_package(group: &str) -> &str {
     group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core")
 }
 
+/// Where the original keeps the kinds that it knows; its errors say so.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
+/// Why a body that says of which kind it is cannot be an object of another.
+pub(crate) enum HeadFault {
+    /// It is of a kind that there is not, or of one that cannot become the wanted one; with the kind and version that
+    /// it says, and the error.
+    Kind(String, String, String),
+    /// It is of the wanted kind in another group or version.
+    Version(Status),
+}
+
 /// Whether a body says that it is of another kind than it should be.
-pub(crate) fn check_head(group: &str, version: &str, kind: &str, bytes: &[u8]) -> Result<(), Status> {
-    let Ok(head) = serde_json::from_slice::<Head>(bytes) else { return Ok(()) };
+pub(crate) fn head_fault(group: &str, version: &str, kind: &str, bytes: &[u8]) -> Option<HeadFault> {
+    let mut head = serde_json::from_slice::<Head>(bytes).ok()?;
     let wanted = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    if !head.api_version.is_empty() && head.api_version != wanted {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({wanted})",
-            head.api_version
-        )));
+    if head.api_version.is_empty() {
+        head.api_version.clone_from(&wanted);
     }
-    if !head.kind.is_empty() && head.kind != kind {
+    if head.kind.is_empty() {
+        head.kind = kind.to_owned();
+    }
+    if head.api_version == wanted && head.kind == kind {
+        return None;
+    }
+    let (said_group, said_version) = head.api_version.split_once('/').unwrap_or(("", &head.api_version));
+    let error = if krate_api::schema::of_kind(said_group, said_version, &head.kind).is_none() {
+        format!(
+            "no kind {:?} is registered for version {:?} in scheme {SCHEME:?}",
+            head.kind, head.api_version
+        )
+    } else if head.kind != kind {
         let package = internal_package(group);
-        let error = format!("converting ({version}.{}) to ({package}.{kind}): unknown conversion", head.kind);
-        return Err(krate_api::strict::cannot_be_handled(&head.kind, version, kind, &error));
+        format!("converting ({said_version}.{}) to ({package}.{kind}): unknown conversion", head.kind)
+    } else {
+        let said = &head.api_version;
+        return Some(HeadFault::Version(Status::bad_request(format!(
+            "the API version in the data ({said}) does not match the expected API version ({wanted})"
+        ))));
+    };
+    Some(HeadFault::Kind(head.kind.clone(), said_version.to_owned(), error))
+}
+
+/// [`head_fault`] as the answer to a body.
+pub(crate) fn check_head(group: &str, version: &str, kind: &str, bytes: &[u8]) -> Result<(), Status> {
+    match head_fault(group, version, kind, bytes) {
+        None => Ok(()),
+        Some(HeadFault::Version(status)) => Err(status),
+        Some(HeadFault::Kind(said, version, error)) => {
+            Err(krate_api::strict::cannot_be_handled(&said, &version, kind, &error))
+        }
     }
-    Ok(())
 }
 
 /// Reads encoded bytes of ours or of a patch that has been checked.
@@ -230,30 +266,4 @@ pub(crate) fn decode(resource: &Resource, bytes: &[u8]) -> Result<Box<dyn Object
             &e.to_string(),
         )
     })
-}
-
-/// The JSON of a YAML document, read as Go's YAML reader does.
-pub(crate) fn yaml_to_json(bytes: &[u8]) -> Result<Bytes, Status> {
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    let value: serde_json::Value = serde_saphyr::from_slice_with_options(bytes, options)
-        .map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {e}")))?;
-    serde_json::to_vec(&value).map(Bytes::from).map_err(|e| Status::bad_request(e.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn yaml_is_read_as_go_reads_it() {
-        let json = |yaml: &str| String::from_utf8(yaml_to_json(yaml.as_bytes()).unwrap().to_vec()).unwrap();
-        assert_eq!(json("a: yes"), r#"{"a":true}"#);
-        assert_eq!(json("a: \"yes\""), r#"{"a":"yes"}"#);
-        assert_eq!(json("a: 'true'"), r#"{"a":"true"}"#);
-        assert_eq!(json("a: '12'"), r#"{"a":"12"}"#);
-        assert_eq!(json("a: 0644"), r#"{"a":420}"#);
-        assert_eq!(json("a: 1.5\nb: null\nc: ~"), r#"{"a":1.5,"b":null,"c":null}"#);
-        assert_eq!(json("a: |\n  x\n  y\n"), "{\"a\":\"x\\ny\\n\"}");
-        assert_eq!(json("a: 2026-01-01"), r#"{"a":"2026-01-01"}"#);
-    }
 }

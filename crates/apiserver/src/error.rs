@@ -34,5 +34,5 @@ pub(crate) fn too_large(asked: u64, current: u64) -> Status {
 
 /// `the server could not find the requested resource`: no such resource or subresource.
 pub(crate) fn no_such_resource() -> Status {
-    Status::failure(Reason::NotFound, "the server could not find the requested resource")
+    Status::failure(Reason::NotFound, "the server could not find the requested resource").about("", "", "")
 }

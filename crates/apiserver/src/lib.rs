@@ -12,6 +12,7 @@ pub mod authz;
 pub mod encryption;
 pub mod pki;
 pub mod user;
+mod yaml;
 
 mod admission;
 mod bootstrap;

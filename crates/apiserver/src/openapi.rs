@@ -8,7 +8,7 @@ use crate::http::respond::{self, Body};
 use crate::query::Query;
 use crate::server::Inner;
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, EXPIRES, LOCATION, VARY};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use krate_api::{Catalogue, openapi};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub(crate) async fn answer(
     let form = Form { format: Format::Json, shape: Shape::Whole, pretty: false, ..form };
     match rest.trim_end_matches('/') {
         "v2" => v2(catalogue, headers, form).await,
-        "v3" => Some(respond::encoded(200, form, Bytes::from(openapi::v3_index(&catalogue).to_string()))),
+        "v3" => Some(index(&catalogue, headers, form)),
         rest => {
             let path = rest.strip_prefix("v3/")?;
             let parts: Vec<&str> = path.split('/').collect();
@@ -37,26 +37,33 @@ pub(crate) async fn answer(
                 ["apis", group, version] => (*group, *version),
                 _ => return None,
             };
-            v3(catalogue, group, version, headers, query, form).await
+            v3(server, group, version, headers, query, form).await
         }
     }
 }
 
-fn unchanged(headers: &HeaderMap, tag: &str) -> Option<Response<Body>> {
-    let known = headers.get(IF_NONE_MATCH)?.to_str().ok()?;
-    if !known.split(',').any(|t| t.trim() == tag) {
-        return None;
-    }
-    let mut response = respond::raw(304, "application/json", Bytes::new());
-    response.headers_mut().insert(ETAG, HeaderValue::from_str(tag).ok()?);
+/// Marks an answer with the tag of its document.
+fn tag(response: &mut Response<Body>, tag: &str) {
+    respond::tag(response, tag);
+    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
+}
+
+/// `304` when the client has the document of a tag.
+fn unchanged(headers: &HeaderMap, etag: &str) -> Option<Response<Body>> {
+    let mut response = respond::unchanged(headers, etag)?;
+    tag(&mut response, etag);
     Some(response)
 }
 
-fn tag(response: &mut Response<Body>, tag: &str) {
-    if let Ok(value) = HeaderValue::from_str(tag) {
-        response.headers_mut().insert(ETAG, value);
-    }
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding, Accept"));
+/// The addresses of the documents of version 3.
+fn index(catalogue: &Catalogue, headers: &HeaderMap, form: Form) -> Response<Body> {
+    let text = openapi::v3_index(catalogue).to_string();
+    let etag = respond::tag_of(text.as_bytes());
+    unchanged(headers, &etag).unwrap_or_else(|| {
+        let mut response = respond::encoded(200, form, Bytes::from(text));
+        tag(&mut response, &etag);
+        response
+    })
 }
 
 async fn v2(catalogue: Arc<Catalogue>, headers: &HeaderMap, form: Form) -> Option<Response<Body>> {
@@ -87,14 +94,28 @@ async fn v2(catalogue: Arc<Catalogue>, headers: &HeaderMap, form: Form) -> Optio
     Some(response)
 }
 
+/// For how long a document of an address with its hash may be kept.
+const YEAR: jiff::SignedDuration = jiff::SignedDuration::from_hours(365 * 24);
+
+/// Lets a client keep a document for ever, which the address with its hash allows.
+fn keep(server: &Inner, response: &mut Response<Body>) {
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    let until = (server.clock.now() + YEAR).strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
+    if let Ok(until) = HeaderValue::from_str(&until) {
+        headers.insert(EXPIRES, until);
+    }
+}
+
 async fn v3(
-    catalogue: Arc<Catalogue>,
+    server: &Inner,
     group: &str,
     version: &str,
     headers: &HeaderMap,
     query: &Query,
     form: Form,
 ) -> Option<Response<Body>> {
+    let catalogue = server.catalogue();
     let hash = openapi::v3_hash(&catalogue, group, version);
     let etag = format!("\"{hash}\"");
     let asked = query.get("hash");
@@ -106,7 +127,10 @@ async fn v3(
         response.headers_mut().insert(LOCATION, HeaderValue::from_str(&place).ok()?);
         return Some(response);
     }
-    if let Some(response) = unchanged(headers, &etag) {
+    if let Some(mut response) = unchanged(headers, &etag) {
+        if !asked.is_empty() {
+            keep(server, &mut response);
+        }
         return Some(response);
     }
     let (group, version) = (group.to_owned(), version.to_owned());
@@ -114,7 +138,7 @@ async fn v3(
     let text = tokio::task::spawn_blocking(make).await.ok()??;
     let mut response = respond::encoded(200, form, Bytes::from(text));
     if !asked.is_empty() {
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        keep(server, &mut response);
     }
     tag(&mut response, &etag);
     Some(response)

@@ -69,6 +69,7 @@ pub(crate) fn call_of(
         name: request.name.clone(),
         subresource: request.subresource.clone(),
         options: request.options.clone(),
+        found: Vec::new(),
         warnings: deprecation(&row.group, &row.plural)
             .into_iter()
             .map(str::to_owned)
@@ -103,16 +104,18 @@ pub(crate) async fn perform(
     request: Request,
 ) -> Result<Answer, Status> {
     authorize(server, user, &request, verb_name(request.verb)).await?;
-    admitted(server, user, request).await
+    admitted(server, user, request, Vec::new()).await
 }
 
-/// [`perform`] for a request that has been authorized.
+/// [`perform`] for a request that has been authorized, and of whose body as it was sent something was found.
 pub(crate) async fn admitted(
     server: &Inner,
     user: &Arc<UserInfo>,
     request: Request,
+    found: Vec<String>,
 ) -> Result<Answer, Status> {
-    let call = call_of(server, user, &request, verb_name(request.verb))?;
+    let mut call = call_of(server, user, &request, verb_name(request.verb))?;
+    call.found = found;
     let outcome = handle(server, &call, request.verb, request.body).await?;
     Ok(Answer { outcome, warnings: call.warnings.into_inner() })
 }

@@ -52,9 +52,9 @@ impl Query {
         self.0.iter().filter(move |(k, _)| k == name).map(|(_, v)| v.as_str())
     }
 
-    /// A boolean as Go's clients write it: present without value, `1`, `t`, `true`, `True`, `TRUE`.
+    /// A boolean as the original reads it: all but `0` and `false` (in any case) hold, the empty value too.
     pub fn flag(&self, name: &str) -> bool {
-        self.has(name) && !matches!(self.get(name), "0" | "f" | "F" | "false" | "False" | "FALSE")
+        self.has(name) && self.get(name) != "0" && !self.get(name).eq_ignore_ascii_case("false")
     }
 }
 

@@ -6,7 +6,7 @@ use super::table::Style;
 use super::{proxy, stream, system};
 use crate::authn::{self, Peer};
 use crate::authz::{self, Attributes};
-use crate::codec::yaml_to_json;
+use crate::error::no_such_resource;
 use crate::openapi;
 use crate::options::{self, number};
 use crate::path::{self, Info};
@@ -20,9 +20,9 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use krate_api::Status;
 use krate_api::meta::DeleteOptions;
 use krate_api::status::Reason;
+use krate_api::{Resource, Status};
 use krate_client::{Options, PatchKind, Verb};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -77,6 +77,9 @@ async fn answer(
     query: Query,
     form: Form,
 ) -> Result<Response<Body>, Status> {
+    if info.verb != "watch" && info.subresource != "log" && !proxy::is_stream(&info) {
+        options::timeout(&query)?;
+    }
     let user = authn::authenticate(&server, peer, request.headers()).await?;
     let user = authn::impersonate::effective(&server, user, request.headers())?;
     authorize(&server, &user, &info, &query).await?;
@@ -86,14 +89,20 @@ async fn answer(
             Some(rest) => openapi::answer(&server, rest, request.headers(), &query, plain).await,
             None => system::answer(&server, &info.path, request.headers(), &query, plain),
         };
-        return Ok(answer.unwrap_or_else(|| {
-            let mut response = respond::raw(404, "text/plain; charset=utf-8", "404 page not found\n");
-            response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-            response
-        }));
+        return Ok(answer.unwrap_or_else(no_page));
+    }
+    if !server.catalogue().iter().any(|row| row.group == info.group) {
+        return Ok(no_page());
     }
     let incoming = Head { server, user, info, query, form };
     resource(incoming, request).await
+}
+
+/// The answer where there is nothing at all.
+fn no_page() -> Response<Body> {
+    let mut response = respond::raw(404, "text/plain; charset=utf-8", "404 page not found\n");
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
 }
 
 async fn authorize(server: &Inner, user: &UserInfo, info: &Info, query: &Query) -> Result<(), Status> {
@@ -119,6 +128,8 @@ async fn resource(incoming: Head, request: Request<Incoming>) -> Result<Response
     if proxy::is_stream(&info) {
         return proxy::handle(&server, &user, &info, &query, &wanted, request).await;
     }
+    let rows = pipeline::rows(&server, &wanted)?;
+    check_route(&rows.shown, &info)?;
     let (parts, body) = request.into_parts();
     let style = Style {
         include: query.get("includeObject").to_owned(),
@@ -136,16 +147,36 @@ async fn resource(incoming: Head, request: Request<Incoming>) -> Result<Response
         *response.body_mut() = stream::body(feed, form, style, server.clock.clone());
         return Ok(response);
     }
+    let mut found = Vec::new();
     if matches!(info.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection") {
         let bytes = read_body(body).await?;
-        attach_body(&mut wanted, &parts.headers, &query, bytes)?;
+        found = attach_body(&mut wanted, &rows.shown.kind, &parts.headers, &query, bytes)?;
         options::check(wanted.verb, &query)?;
     }
-    let rows = pipeline::rows(&server, &wanted)?;
-    let answer = pipeline::admitted(&server, &user, wanted).await?;
+    let answer = pipeline::admitted(&server, &user, wanted, found).await?;
     let mut response = respond::outcome(&answer.outcome, form, &rows, &style)?;
     respond::warn(&mut response, &answer.warnings);
     Ok(response)
+}
+
+/// Whether the original has such a path, and the method there.
+fn check_route(row: &Resource, info: &Info) -> Result<(), Status> {
+    if !info.subresource.is_empty() {
+        return Ok(());
+    }
+    let in_namespace = !info.namespace.is_empty();
+    if !row.namespaced && in_namespace && row.plural != "namespaces" {
+        return Err(no_such_resource());
+    }
+    let named = !info.name.is_empty();
+    let everywhere = row.namespaced && !in_namespace && row.plural != "localsubjectaccessreviews";
+    let allowed = match info.verb.as_str() {
+        "create" => !named && !everywhere,
+        "deletecollection" => !everywhere,
+        "update" | "patch" => named,
+        _ => true,
+    };
+    if allowed { Ok(()) } else { Err(Status::method_not_allowed()) }
 }
 
 /// The request of a path and its parameters, without a body.
@@ -218,18 +249,19 @@ pub(crate) async fn read_body(body: Incoming) -> Result<Bytes, Status> {
     }
 }
 
-/// Puts a body where the request has it: object, patch, or delete options.
+/// Puts a body where the request has it: object of a `kind`, patch, or delete options. Gives what is wrong with it
+/// and can no longer be seen there.
 fn attach_body(
     request: &mut krate_client::Request,
+    kind: &str,
     headers: &HeaderMap,
     query: &Query,
     bytes: Bytes,
-) -> Result<(), Status> {
+) -> Result<Vec<String>, Status> {
+    let mut found = Vec::new();
     match request.verb {
         Verb::Patch(_) => {
-            let (kind, yaml) = patch_kind(headers)?;
-            request.verb = Verb::Patch(kind);
-            let bytes = if yaml { yaml_to_json(&bytes)? } else { bytes };
+            request.verb = Verb::Patch(patch_kind(headers)?);
             request.body = Some(krate_client::Body::Bytes(bytes));
         }
         Verb::Delete | Verb::DeleteCollection => {
@@ -238,19 +270,21 @@ fn attach_body(
             request.options.delete = Some(options);
         }
         _ => {
-            request.body = Some(krate_client::Body::Bytes(negotiate::sent(headers)?.json(bytes)?));
+            let (json, told) = negotiate::sent(headers)?.json(bytes, kind)?;
+            request.body = Some(krate_client::Body::Bytes(json));
+            found = told;
         }
     }
-    Ok(())
+    Ok(found)
 }
 
-fn patch_kind(headers: &HeaderMap) -> Result<(PatchKind, bool), Status> {
+fn patch_kind(headers: &HeaderMap) -> Result<PatchKind, Status> {
     let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
     match value.split(';').next().unwrap_or("").trim() {
-        "application/json-patch+json" => Ok((PatchKind::Json, false)),
-        "application/merge-patch+json" => Ok((PatchKind::Merge, false)),
-        "application/strategic-merge-patch+json" => Ok((PatchKind::StrategicMerge, false)),
-        "application/apply-patch+yaml" => Ok((PatchKind::Apply, true)),
+        "application/json-patch+json" => Ok(PatchKind::Json),
+        "application/merge-patch+json" => Ok(PatchKind::Merge),
+        "application/strategic-merge-patch+json" => Ok(PatchKind::StrategicMerge),
+        "application/apply-patch+yaml" => Ok(PatchKind::Apply),
         _ => Err(unsupported()),
     }
 }
@@ -258,8 +292,9 @@ fn patch_kind(headers: &HeaderMap) -> Result<(PatchKind, bool), Status> {
 /// Delete options come in the body, or as parameters when there is none.
 fn delete_options(headers: &HeaderMap, query: &Query, bytes: &[u8]) -> Result<DeleteOptions, Status> {
     if !bytes.is_empty() {
-        let json = negotiate::sent(headers)?.json(Bytes::copy_from_slice(bytes))?;
-        return serde_json::from_slice(&json).map_err(|e| Status::bad_request(e.to_string()));
+        let (json, _) =
+            negotiate::sent(headers)?.json(Bytes::copy_from_slice(bytes), options::DELETE_OPTIONS)?;
+        return options::delete_body(&json);
     }
     let some = |name: &str| query.has(name).then(|| query.get(name).to_owned());
     Ok(DeleteOptions {

@@ -1,12 +1,12 @@
 //! Which form of an answer a client wants, from its `Accept` header; which form a body has.
 
-use crate::codec::yaml_to_json;
 use crate::query::Query;
+use crate::yaml;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, USER_AGENT};
 use krate_api::status::Reason;
-use krate_api::{Status, protobuf};
+use krate_api::{Status, protobuf, strict};
 
 /// The encoding on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,14 +120,15 @@ pub(crate) enum Sent {
 }
 
 impl Sent {
-    /// The body as JSON.
-    pub fn json(self, bytes: Bytes) -> Result<Bytes, Status> {
+    /// The body of a `kind` as JSON, with what the JSON does not tell.
+    pub fn json(self, bytes: Bytes, kind: &str) -> Result<(Bytes, Vec<String>), Status> {
         match self {
-            Self::Json => Ok(bytes),
-            Self::Yaml => yaml_to_json(&bytes),
+            Self::Json => Ok((bytes, Vec::new())),
+            Self::Yaml => yaml::to_json(&bytes).map_err(|e| strict::unrecognized(kind, &e, &bytes)),
             Self::Protobuf => {
                 let decoded = protobuf::decode(&bytes).map_err(|e| Status::bad_request(e.to_string()))?;
-                serde_json::to_vec(&decoded.value).map(Bytes::from).map_err(Status::internal)
+                let json = serde_json::to_vec(&decoded.value).map_err(Status::internal)?;
+                Ok((Bytes::from(json), Vec::new()))
             }
         }
     }

@@ -6,8 +6,8 @@ use crate::call::{Listed, Outcome};
 use crate::codec::Rows;
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, VARY, WARNING};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY, WARNING};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use krate_api::status::Reason;
@@ -74,6 +74,31 @@ fn prettify(json: &[u8]) -> Option<Vec<u8>> {
     let mut out = serde_json::to_vec_pretty(&value).ok()?;
     out.push(b'\n');
     Some(out)
+}
+
+/// The tag of a document: the digest of its bytes, in quotes.
+pub(crate) fn tag_of(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    format!("\"{}\"", sha2::Sha512::digest(bytes).iter().map(|b| format!("{b:02X}")).collect::<String>())
+}
+
+/// `304` when the client has the document of a tag.
+pub(crate) fn unchanged(headers: &HeaderMap, tag: &str) -> Option<Response<Body>> {
+    let known = headers.get(IF_NONE_MATCH)?.to_str().ok()?;
+    let is_known = |t: &str| t == "*" || t.strip_prefix("W/").unwrap_or(t) == tag;
+    if !known.split(',').any(|t| is_known(t.trim())) {
+        return None;
+    }
+    let mut response = with_type(304, "application/json", full(Bytes::new()));
+    response.headers_mut().remove(CONTENT_TYPE);
+    Some(response)
+}
+
+/// Says which document an answer is.
+pub(crate) fn tag(response: &mut Response<Body>, tag: &str) {
+    if let Ok(value) = HeaderValue::from_str(tag) {
+        response.headers_mut().insert(ETAG, value);
+    }
 }
 
 /// A failure.

@@ -95,14 +95,22 @@ fn aggregated(server: &Inner, headers: &HeaderMap, form: Form, core: bool) -> Op
         let param = |key: &str| params.iter().find(|(k, _)| k == key).map_or("", |(_, v)| v.as_str());
         match (param("as"), param("v")) {
             ("APIGroupDiscoveryList", version @ ("v2" | "v2beta1")) => {
-                let value = discovery::aggregated(&server.catalogue(), core, version);
-                let mut response = respond::encoded(200, form, Bytes::from(value.to_string()));
+                let text = discovery::aggregated(&server.catalogue(), core, version).to_string();
+                let tag = respond::tag_of(text.as_bytes());
+                let mut response = match respond::unchanged(headers, &tag) {
+                    Some(response) => response,
+                    None => respond::encoded(200, form, Bytes::from(text)),
+                };
+                respond::tag(&mut response, &tag);
                 let text =
                     format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
                 if let Ok(value) = HeaderValue::from_str(&text) {
                     response.headers_mut().insert(http::header::CONTENT_TYPE, value);
                 }
                 response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
+                response
+                    .headers_mut()
+                    .insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public"));
                 return Some(response);
             }
             ("", _) => return None,
@@ -157,6 +165,10 @@ fn health(server: &Inner, parts: &[&str], query: &Query) -> Option<Response<Body
         };
     }
     let excluded: Vec<&str> = query.all("exclude").collect();
+    let mut unknown: Vec<String> =
+        excluded.iter().filter(|e| !checks.contains(e)).map(|e| format!("{e:?}")).collect();
+    unknown.sort();
+    unknown.dedup();
     let mut lines = String::new();
     let mut healthy = true;
     for check in checks {
@@ -168,6 +180,10 @@ fn health(server: &Inner, parts: &[&str], query: &Query) -> Option<Response<Body
             healthy = false;
             lines.push_str(&format!("[-]{check} failed: reason withheld\n"));
         }
+    }
+    if !unknown.is_empty() {
+        let names = unknown.join(",");
+        lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {names}\n"));
     }
     match (healthy, query.has("verbose")) {
         (true, true) => text(200, format!("{lines}{name} check passed\n")),

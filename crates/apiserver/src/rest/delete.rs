@@ -131,15 +131,18 @@ fn last_state(server: &Inner, call: &Call, entry: &Entry, old: &dyn Object, new:
 
 fn check_preconditions(call: &Call, options: &DeleteOptions, entry: &Entry, uid: &str) -> Result<(), Status> {
     let Some(wanted) = &options.preconditions else { return Ok(()) };
+    // The original names the kind here, not the resource.
+    let (group, kind) = (&call.resource().group, &call.resource().kind);
+    let conflict = |detail: &str| Status::conflict(group, kind, &call.name, detail);
     if let Some(want) = wanted.uid.as_deref().filter(|w| *w != uid) {
-        return Err(call.conflict(&format!(
+        return Err(conflict(&format!(
             "the UID in the precondition ({want}) does not match the UID in record ({uid}). The object might \
              have been deleted and then recreated"
         )));
     }
     let revision = entry.modified.to_string();
     if let Some(want) = wanted.resource_version.as_deref().filter(|w| *w != revision) {
-        return Err(call.conflict(&format!(
+        return Err(conflict(&format!(
             "the ResourceVersion in the precondition ({want}) does not match the ResourceVersion in record \
              ({revision}). The object might have been modified"
         )));
@@ -298,6 +301,7 @@ fn call_for(call: &Call, item: &Shared) -> Call {
         name: item.view.name.clone(),
         subresource: String::new(),
         options: call.options.clone(),
+        found: Vec::new(),
         warnings: Default::default(),
     }
 }

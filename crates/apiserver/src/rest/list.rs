@@ -10,6 +10,7 @@ use crate::server::Inner;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD, URL_SAFE_NO_PAD};
 use base64::{DecodeError, Engine as _, alphabet};
 use krate_api::field::{self, Path};
+use krate_api::status::Reason;
 use krate_api::{Shared, Status};
 use krate_store::{Entry, Error, Key, ListQuery};
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,8 @@ enum At {
     Exact(u64),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Default)]
+#[serde(default)]
 struct Continue {
     v: String,
     rv: i64,
@@ -41,7 +43,13 @@ pub(crate) async fn entry(server: &Inner, call: &Call) -> Result<Option<Arc<Entr
 
 /// GET of one object.
 pub(crate) async fn get(server: &Inner, call: &Call) -> Result<Shared, Status> {
-    if let At::NotOlderThan(wanted) = read_revision(&call.options.resource_version)? {
+    let at = read_revision(&call.options.resource_version).map_err(|fault| {
+        // The original answers so, without a reason.
+        let mut status = Status::failure(Reason::InternalError, fault.to_string());
+        status.0.reason = None;
+        status
+    })?;
+    if let At::NotOlderThan(wanted) = at {
         let current = server.store.revision();
         if wanted > current {
             return Err(too_large(wanted, current));
@@ -51,20 +59,21 @@ pub(crate) async fn get(server: &Inner, call: &Call) -> Result<Shared, Status> {
     Ok(call.rows.shared(&entry))
 }
 
-fn read_revision(text: &str) -> Result<At, Status> {
+fn read_revision(text: &str) -> Result<At, field::Error> {
     match text {
         "" | "0" => Ok(At::Newest),
-        _ => text.parse().map(At::NotOlderThan).map_err(|_| bad_revision(text)),
+        _ => revision(text).map(At::NotOlderThan),
     }
 }
 
-pub(crate) fn bad_revision(text: &str) -> Status {
-    let fault = field::Error::invalid(
-        &Path::new("resourceVersion"),
-        text,
-        format!("strconv.ParseUint: parsing \"{text}\": invalid syntax"),
-    );
-    Status::invalid("", "ListOptions", "", &[fault])
+/// The number that a revision is.
+pub(crate) fn revision(text: &str) -> Result<u64, field::Error> {
+    text.parse().map_err(|_| {
+        let is_number = text.bytes().all(|b| b.is_ascii_digit());
+        let what = if is_number { "value out of range" } else { "invalid syntax" };
+        let detail = format!("strconv.ParseUint: parsing {text:?}: {what}");
+        field::Error::invalid(&Path::new("resourceVersion"), text, detail)
+    })
 }
 
 /// GET of a collection.
@@ -148,6 +157,17 @@ async fn start(server: &Inner, call: &Call) -> Result<(Option<u64>, Option<Strin
         if token.v != "meta.k8s.io/v1" {
             return Err(bad(format!("server does not recognize this encoded version {:?}", token.v)));
         }
+        if token.rv == 0 {
+            return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".to_owned()));
+        }
+        if token.start.is_empty() {
+            return Err(bad("encoded start key empty (version meta.k8s.io/v1)".to_owned()));
+        }
+        if !matches!(options.resource_version.as_str(), "" | "0") {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
         // A token without a consistent revision goes on at the present.
         return Ok((u64::try_from(token.rv).ok().filter(|rv| *rv > 0), Some(token.start)));
     }
@@ -164,7 +184,8 @@ async fn start(server: &Inner, call: &Call) -> Result<(Option<u64>, Option<Strin
 /// The table of the API concepts page: resourceVersion, resourceVersionMatch and limit together.
 fn asked(call: &Call) -> Result<At, Status> {
     let options = &call.options;
-    let plain = read_revision(&options.resource_version)?;
+    let plain = read_revision(&options.resource_version)
+        .map_err(|fault| Status::bad_request(format!("invalid resource version: {fault}")))?;
     Ok(match (plain, options.resource_version_match.as_str()) {
         (At::NotOlderThan(n), "Exact") => At::Exact(n),
         (At::NotOlderThan(n), "") if options.limit > 0 => At::Exact(n),
@@ -177,16 +198,16 @@ fn check_options(call: &Call) -> Result<(), Status> {
     let path = Path::new("resourceVersionMatch");
     let mut faults = Vec::new();
     if !o.resource_version_match.is_empty() {
-        if !o.continue_token.is_empty() {
-            faults.push(field::Error::forbidden(
-                &path,
-                "resourceVersionMatch is forbidden when continue is provided",
-            ));
-        }
         if o.resource_version.is_empty() {
             faults.push(field::Error::forbidden(
                 &path,
                 "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
+        }
+        if !o.continue_token.is_empty() {
+            faults.push(field::Error::forbidden(
+                &path,
+                "resourceVersionMatch is forbidden when continue is provided",
             ));
         }
         if !matches!(o.resource_version_match.as_str(), "Exact" | "NotOlderThan") {
@@ -209,9 +230,6 @@ fn check_options(call: &Call) -> Result<(), Status> {
     }
     if !faults.is_empty() {
         return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &faults));
-    }
-    if !o.continue_token.is_empty() && !matches!(o.resource_version.as_str(), "" | "0") {
-        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! A patch that names no version is applied anew when somebody wrote in between.
 
 use crate::call::Call;
-use crate::rest::update::write;
+use crate::rest::update::{check_identity, write};
 use crate::server::Inner;
 use crate::strict;
 use krate_api::status::Reason;
@@ -29,7 +29,13 @@ pub(crate) async fn patch(
 
 /// The object after the patch.
 fn patched(call: &Call, kind: PatchKind, before: &[u8], patch: &[u8]) -> Result<Box<dyn Object>, Status> {
-    let after = apply(call, kind, before, patch)?;
+    let found = strict::patch(call, kind, patch)?;
+    let mut after = apply(call, kind, before, patch)?;
+    // Of a strategic merge the original does not ask what the result says that it is.
+    if let (PatchKind::StrategicMerge, Some(after)) = (kind, after.as_object_mut()) {
+        after.insert("kind".to_owned(), call.resource().kind.as_str().into());
+        after.insert("apiVersion".to_owned(), call.resource().api_version().into());
+    }
     let bytes = serde_json::to_vec(&after).map_err(Status::internal)?;
     let shown = || match kind {
         PatchKind::StrategicMerge => {
@@ -37,7 +43,9 @@ fn patched(call: &Call, kind: PatchKind, before: &[u8], patch: &[u8]) -> Result<
         }
         _ => String::from_utf8_lossy(&bytes).into_owned(),
     };
-    strict::patched(call, &bytes, &shown)
+    let object = strict::patched(call, &bytes, found, &shown)?;
+    check_identity(call, &*object)?;
+    Ok(object)
 }
 
 /// The JSON after the patch, whatever its shape.

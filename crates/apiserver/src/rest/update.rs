@@ -41,32 +41,23 @@ pub(crate) async fn update(
     Ok((shared, false))
 }
 
-fn check_identity(call: &Call, object: &dyn Object) -> Result<(), Status> {
+/// The namespace and name that an object says must be those of the request.
+pub(crate) fn check_identity(call: &Call, object: &dyn Object) -> Result<(), Status> {
     let meta = object.meta();
-    match meta.name.as_deref() {
-        None | Some("") => {
-            let fault = krate_api::field::Error::required(
-                &krate_api::field::Path::new("metadata").child("name"),
-                "name is required",
-            );
-            return Err(call.invalid(&call.name, &[fault]));
-        }
-        Some(name) if name != call.name => {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                call.name
-            )));
-        }
-        Some(_) => {}
+    let namespace = meta.namespace.as_deref().unwrap_or("");
+    if call.resource().namespaced && !namespace.is_empty() && namespace != call.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
-    match meta.namespace.as_deref() {
-        Some(namespace)
-            if !namespace.is_empty() && namespace != call.namespace && call.resource().namespaced =>
-        {
-            Err(Status::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ))
-        }
+    let wanted = &call.name;
+    match meta.name.as_deref().unwrap_or("") {
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+        ))),
+        name if name != *wanted => Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({wanted})"
+        ))),
         _ => Ok(()),
     }
 }

@@ -6,7 +6,7 @@
 use crate::call::Call;
 use crate::codec::{Rows, at_revision};
 use crate::error::{from_store, too_large};
-use crate::rest::list::bad_revision;
+use crate::rest::list::revision;
 use crate::rest::select::Selection;
 use crate::server::Inner;
 use krate_api::field::{self, Path};
@@ -75,7 +75,10 @@ pub(crate) async fn open(server: &Inner, call: &Call) -> Result<Feed, Status> {
     let selection = Selection::of(call)?;
     let from: u64 = match options.resource_version.as_str() {
         "" => 0,
-        text => text.parse().map_err(|_| bad_revision(text))?,
+        text => revision(text).map_err(|fault| {
+            let resource = call.resource();
+            Status::invalid(&resource.group, &resource.plural, "", &[fault])
+        })?,
     };
     let current = server.store.revision();
     if from > current {
@@ -138,16 +141,22 @@ fn check_options(call: &Call) -> Result<(), Status> {
     let o = &call.options;
     let mut faults = Vec::new();
     let path = Path::new("resourceVersionMatch");
-    match o.send_initial_events {
-        Some(_) if o.resource_version_match != "NotOlderThan" => faults.push(field::Error::forbidden(
-            &path,
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )),
-        None if !o.resource_version_match.is_empty() => faults.push(field::Error::forbidden(
-            &path,
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )),
-        _ => {}
+    let mut forbid = |text: &str| faults.push(field::Error::forbidden(&path, text));
+    let not_older = o.resource_version_match == "NotOlderThan";
+    if o.send_initial_events.is_some() && !not_older {
+        forbid("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
+    }
+    if !o.resource_version_match.is_empty() {
+        if o.send_initial_events.is_none() {
+            forbid("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+        }
+        if !not_older {
+            faults.push(field::Error::not_supported(&path, &o.resource_version_match, &["NotOlderThan"]));
+        }
+        if !o.continue_token.is_empty() {
+            let text = "resourceVersionMatch is forbidden when continue is provided";
+            faults.push(field::Error::forbidden(&path, text));
+        }
     }
     if faults.is_empty() { Ok(()) } else { Err(Status::invalid("meta.k8s.io", "ListOptions", "", &faults)) }
 }

@@ -32,6 +32,7 @@ pub(crate) async fn create(server: &Inner, call: &Call, body: Option<Body>) -> R
         name,
         subresource: "binding".to_owned(),
         options: call.options.clone(),
+        found: Vec::new(),
         warnings: Default::default(),
     };
     for _ in 0..COMMIT_ATTEMPTS {

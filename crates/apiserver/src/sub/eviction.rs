@@ -54,6 +54,7 @@ fn pod_call(call: &Call, dry: bool, options: &DeleteOptions) -> Call {
         name: call.name.clone(),
         subresource: String::new(),
         options: wanted,
+        found: Vec::new(),
         warnings: Default::default(),
     }
 }

@@ -48,8 +48,7 @@ async fn token_review(server: &Inner, call: &Call, body: Option<Body>) -> Result
             status.user = Some(shown(&user));
             status.audiences = Some(good_for);
         }
-        // A token of somebody else's is no error, only not known.
-        Err(token::Refusal::Foreign) => {}
+        Err(token::Refusal::Foreign) => status.error = Some("invalid bearer token".to_owned()),
         Err(refusal) => status.error = Some(format!("[invalid bearer token, {refusal}]")),
     }
     review.status = Some(status);

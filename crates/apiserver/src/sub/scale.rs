@@ -12,7 +12,7 @@ use krate_api::meta::ObjectMeta;
 use krate_api::types::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use krate_api::types::autoscaling::v1::{Scale, ScaleSpec, ScaleStatus};
 use krate_api::types::core::v1::ReplicationController;
-use krate_api::{Kind as _, Object, Status};
+use krate_api::{Object, Status};
 use krate_client::{Body, PatchKind, Verb};
 use std::collections::BTreeMap;
 
@@ -47,8 +47,10 @@ pub(crate) async fn handle(
 
 fn patched(call: &Call, kind: PatchKind, now: &Scale, body: &[u8]) -> Result<Scale, Status> {
     let kind = if kind == PatchKind::StrategicMerge { PatchKind::Merge } else { kind };
+    let found = strict::patch(call, kind, body)?;
     let after = patch::apply(call, kind, &now.encode(), body)?;
-    Scale::from_value(after).map_err(|e| Status::bad_request(e.to_string()))
+    let bytes = serde_json::to_vec(&after).map_err(Status::internal)?;
+    strict::patched_kind(call, &bytes, found)
 }
 
 /// Writes the number of replicas that `make` gives, under the rules of an update of the whole object.
@@ -64,6 +66,7 @@ async fn write(
         name: call.name.clone(),
         subresource: String::new(),
         options: call.options.clone(),
+        found: Vec::new(),
         warnings: Default::default(),
     };
     let written = update::write(server, &whole, &mut |_, old| {

@@ -4,6 +4,7 @@ mod admission;
 mod common;
 mod encryption;
 mod lifecycles;
+mod odd_input;
 mod proxying;
 mod reading;
 mod streams;
