@@ -481,6 +481,27 @@ async fn a_changed_image_restarts_only_its_container() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_changed_image_restarts_even_what_never_restarts() {
+    let world = World::new();
+    let one = |image: &str| {
+        with("web", |s| {
+            s.restart_policy = Some("Never".into());
+            s.containers = vec![Container { image: Some(image.into()), ..build::container("web") }];
+        })
+    };
+    world.put(one("nginx:1"));
+    world.ready("web").await;
+    let present = (*world.pod("web").unwrap()).clone();
+    world
+        .api
+        .put(&Pod { spec: build::edit(one("nginx:2"), |s| s.node_name = Some("n1".into())).spec, ..present });
+    let pod = world
+        .until("web", "restarted", |p| status(p, "web").restart_count == 1 && status(p, "web").ready)
+        .await;
+    assert_eq!(pod.status.clone().unwrap().phase.as_deref(), Some("Running"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_sandbox_is_made_again() {
     let world = World::new();
     world.put(build::pod("web"));

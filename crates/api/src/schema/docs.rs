@@ -26,8 +26,23 @@ impl Descriptions {
     #[must_use]
     pub fn get(&self, definition: &str, field: &str) -> String {
         let range = self.by_name.get(&(definition.to_owned(), field.to_owned()));
-        range.map_or_else(String::new, |(start, end)| self.text[*start..*end].replace("\\n", "\n"))
+        range.map_or_else(String::new, |(start, end)| plain(&self.text[*start..*end]))
     }
+}
+
+/// A description as it was before `k8s-openapi` escaped it for rustdoc, with its lines.
+fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let escaped = if c == '\\' { chars.next_if(|next| "n<>[]\\".contains(*next)) } else { None };
+        out.push(match escaped {
+            None => c,
+            Some('n') => '\n',
+            Some(escaped) => escaped,
+        });
+    }
+    out
 }
 
 /// `@definition<tab>text` or `field<tab>text`; a text `=N` repeats the N-th distinct one.
@@ -68,6 +83,11 @@ mod tests {
         assert_eq!(docs.get(pod, ""), "PodSpec is a description of a pod.");
         assert!(docs.get(pod, "hostIPC").starts_with("Use the host's ipc namespace."));
 
+        let port = docs.get("io.k8s.api.core.v1.ContainerPort", "containerPort");
+        assert!(port.ends_with(" number, 0 < x < 65536."), "{port}");
+        assert!(
+            docs.get(pod, "setHostnameAsFQDN").contains(r"HKEY_LOCAL_MACHINE\\SYSTEM\\CurrentControlSet")
+        );
         assert_eq!(docs.get(pod, "nothing"), "");
     }
 }

@@ -35,6 +35,11 @@ impl NotFound {
     }
 }
 
+/// The client shows the text of a 500, and of a 404 only that something was not found.
+fn not_running(text: String) -> NotFound {
+    NotFound(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
 /// Looks things up for one request.
 pub struct Finder<'a> {
     pub pods: &'a dyn Lookup,
@@ -46,15 +51,25 @@ impl Finder<'_> {
         self.pods.get(namespace, name).ok_or_else(|| NotFound::missing(format!("pod \"{name}\" not found")))
     }
 
-    /// The newest container of that name that runs.
-    pub async fn running(&self, pod: &Pod, container: &str) -> Result<String, NotFound> {
-        let all = self.containers(pod, container).await?;
-        let running = all.into_iter().find(|c| c.state == ContainerState::Running);
-        running.map(|c| c.id).ok_or_else(|| {
+    /// The newest container of that name that runs, to execute something in.
+    pub async fn to_exec(&self, pod: &Pod, container: &str) -> Result<String, NotFound> {
+        self.running(pod, container)
+            .await?
+            .ok_or_else(|| not_running(format!("container not found ({container:?})")))
+    }
+
+    /// The newest container of that name that runs, to attach to.
+    pub async fn to_attach(&self, pod: &Pod, container: &str) -> Result<String, NotFound> {
+        self.running(pod, container).await?.ok_or_else(|| {
             let name = pod.metadata.name.as_deref().unwrap_or("");
             let namespace = pod.metadata.namespace.as_deref().unwrap_or("");
-            NotFound::missing(format!("container not found (\"{container}\") in pod {name}_{namespace}"))
+            not_running(format!("container {container} not found in pod {name}_{namespace}"))
         })
+    }
+
+    async fn running(&self, pod: &Pod, container: &str) -> Result<Option<String>, NotFound> {
+        let all = self.containers(pod, container).await?;
+        Ok(all.into_iter().find(|c| c.state == ContainerState::Running).map(|c| c.id))
     }
 
     /// The ready sandbox of a pod.

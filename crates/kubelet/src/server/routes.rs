@@ -145,7 +145,7 @@ async fn exec(
         return Err(NotFound(StatusCode::BAD_REQUEST, "you must specify at least one command".to_owned()));
     }
     let pod = finder.pod(namespace, pod)?;
-    let id = finder.running(&pod, container).await?;
+    let id = finder.to_exec(&pod, container).await?;
     let (streams, flags) = (server.streams.clone(), streaming::flags(&query));
     let start = async move { streams.exec(&id, &command, flags).await };
     Ok(upgraded(streaming::remote_command(request, flags, start)))
@@ -161,7 +161,7 @@ async fn attach(
 ) -> Answer {
     let flags: StreamFlags = streaming::flags(request.uri().query().unwrap_or(""));
     let pod = finder.pod(namespace, pod)?;
-    let id = finder.running(&pod, container).await?;
+    let id = finder.to_attach(&pod, container).await?;
     let streams = server.streams.clone();
     let start = async move { streams.attach(&id, flags).await };
     Ok(upgraded(streaming::remote_command(request, flags, start)))

@@ -13,7 +13,7 @@ use crate::spec::{self, Role, qos};
 use krate_api::meta::Time;
 use krate_api::types::core::v1::{HostIP, Pod, PodIP, PodStatus};
 use krate_base::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Why a container does not run.
@@ -51,6 +51,8 @@ pub struct Inputs<'a> {
     pub probes: &'a Results,
     /// By container name.
     pub waiting: &'a BTreeMap<String, Waiting>,
+    /// The containers that start again whatever their policy says.
+    pub forced: &'a BTreeSet<String>,
     pub node_ips: &'a [IpAddr],
     pub now: Timestamp,
     /// Nothing will be started any more.
@@ -147,7 +149,7 @@ fn phase_of(
     if inputs.verdict.is_some() {
         return "Failed".to_owned();
     }
-    let phase = phase::phase(inputs.pod, init, regular, inputs.ended);
+    let phase = phase::phase(inputs.pod, init, regular, inputs.ended, inputs.forced);
     if old == "Running" && phase == "Pending" && inputs.ending { old.to_owned() } else { phase.to_owned() }
 }
 
@@ -207,6 +209,7 @@ pub mod tests {
         pub runtime: PodRuntime,
         pub probes: Results,
         pub waiting: BTreeMap<String, Waiting>,
+        pub forced: BTreeSet<String>,
         pub now: Timestamp,
         pub ending: bool,
         pub ended: bool,
@@ -223,6 +226,7 @@ pub mod tests {
                 runtime: pod_runtime(containers),
                 probes: Results::default(),
                 waiting: BTreeMap::new(),
+                forced: BTreeSet::new(),
                 now: Timestamp::from_second(5_000).unwrap(),
                 ending: false,
                 ended: false,
@@ -239,6 +243,7 @@ pub mod tests {
                 runtime: &self.runtime,
                 probes: &self.probes,
                 waiting: &self.waiting,
+                forced: &self.forced,
                 node_ips: &["192.0.2.1".parse().unwrap()],
                 now: self.now,
                 ending: self.ending,

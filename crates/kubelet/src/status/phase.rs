@@ -3,6 +3,7 @@
 use crate::spec::{self, Role};
 use crate::sync::restart;
 use krate_api::types::core::v1::{Container, ContainerState, ContainerStatus, Pod};
+use std::collections::BTreeSet;
 
 #[derive(Default)]
 struct Counts {
@@ -16,13 +17,19 @@ struct Counts {
 }
 
 /// The phase, given fresh container statuses. `ended` says that nothing of the pod runs any more and
-/// nothing will be started.
-pub fn phase(pod: &Pod, init: &[ContainerStatus], regular: &[ContainerStatus], ended: bool) -> &'static str {
+/// nothing will be started; the containers in `forced` were stopped to start again, whatever the policy.
+pub fn phase(
+    pod: &Pod,
+    init: &[ContainerStatus],
+    regular: &[ContainerStatus],
+    ended: bool,
+    forced: &BTreeSet<String>,
+) -> &'static str {
     let (pending_init, failed_init) = init_progress(pod, init, regular);
     if failed_init {
         return "Failed";
     }
-    let counts = count(pod, regular);
+    let counts = count(pod, regular, forced);
     if pending_init && !ended {
         return "Pending";
     }
@@ -83,7 +90,7 @@ fn end_of(status: &ContainerStatus) -> Option<i32> {
     ended.map(|t| t.exit_code)
 }
 
-fn count(pod: &Pod, regular: &[ContainerStatus]) -> Counts {
+fn count(pod: &Pod, regular: &[ContainerStatus], forced: &BTreeSet<String>) -> Counts {
     let mut counts = Counts::default();
     for container in spec::containers(pod) {
         let status = regular.iter().find(|s| s.name == container.name);
@@ -96,7 +103,8 @@ fn count(pod: &Pod, regular: &[ContainerStatus]) -> Counts {
         } else if let Some(ended) = &state.terminated {
             counts.stopped += 1;
             counts.succeeded += usize::from(ended.exit_code == 0);
-            counts.coming_back += usize::from(comes_back(pod, container, ended.exit_code));
+            let again = forced.contains(&container.name) || comes_back(pod, container, ended.exit_code);
+            counts.coming_back += usize::from(again);
         } else if status.and_then(end_of).is_some() {
             // It waits for its restart.
             counts.stopped += 1;
@@ -150,6 +158,14 @@ mod tests {
                 format!("{policy} {:?}", containers.iter().map(|c| c.id().to_owned()).collect::<Vec<_>>());
             assert_eq!(phase(&Case::new(two(policy), containers)), wanted, "{label}");
         }
+    }
+
+    #[test]
+    fn a_pod_whose_container_is_replaced_goes_on() {
+        let mut case = Case::new(two("Never"), vec![exited("a", 0, 137), exited("b", 0, 0)]);
+        assert_eq!(phase(&case), "Failed");
+        case.forced.insert("a".into());
+        assert_eq!(phase(&case), "Running");
     }
 
     #[test]

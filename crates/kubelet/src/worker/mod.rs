@@ -296,6 +296,7 @@ impl Worker {
             runtime,
             probes: &self.results.borrow(),
             waiting: &self.waiting,
+            forced: &self.forced,
             node_ips: &self.context.node_ips,
             now: self.context.clock.now_seconds(),
             ending: self.stage != Stage::Running,

@@ -25,7 +25,7 @@ pub fn encode(end: &End, structured: bool) -> Option<Vec<u8>> {
                 "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}})
         }
         End::Failed(error) => {
-            let message = format!("error executing command in container: {error}");
+            let message = format!("Internal error occurred: error executing command in container: {error}");
             if !structured {
                 return Some(message.into_bytes());
             }
@@ -39,6 +39,14 @@ pub fn encode(end: &End, structured: bool) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_is_an_internal_error() {
+        let end = End::Failed(cri::Error::NotFound("no such file".into()));
+        let text = String::from_utf8(encode(&end, true).unwrap()).unwrap();
+        let want = "\"message\":\"Internal error occurred: error executing command in container: ";
+        assert!(text.contains(want) && text.contains("\"reason\":\"InternalError\""), "{text}");
+    }
 
     #[test]
     fn an_exit_code_is_a_cause() {
