@@ -27,7 +27,7 @@ use crate::workers::Workers;
 use krate_api::types::core::v1::{Node, PersistentVolume, Pod, Service};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Supervisor};
-use krate_client::informer::{Informer, Source};
+use krate_client::informer::{Informer, Informers, Source};
 use krate_client::recorder::Recorder;
 use krate_client::{Api, Transport};
 use krate_runtime::cri::{Images, Runtime, Streams};
@@ -124,6 +124,7 @@ struct Running {
     statics: Statics,
     mirrors: Mirrors,
     publisher: Publisher,
+    informers: Informers,
     transport: Arc<dyn Transport>,
 }
 
@@ -133,22 +134,21 @@ impl Running {
         let recorder =
             Recorder::start(transport.clone(), "kubelet", &config.node_name, clock, rng, metrics, supervisor);
         let of_node = Source::of::<Pod>().fields(&format!("spec.nodeName={}", config.node_name));
-        let pods: Informer<Pod> = Informer::start(of_node, transport.clone(), rng, metrics, supervisor);
-        let services: Informer<Service> =
-            Informer::start(Source::of::<Service>(), transport.clone(), rng, metrics, supervisor);
+        let informers = Informers::new(transport.clone(), rng.clone(), metrics.clone(), supervisor.clone());
+        let pods: Informer<Pod> = informers.own(of_node);
         let publisher =
             Publisher::new(Api::new(transport.clone()).managed_by("kubelet"), pods.clone(), metrics);
         let node = node_spec(&config)?;
         let (tell, pressures) = watch::channel(BTreeSet::new());
         let context =
-            context(&config, &node, recorder.clone(), services, publisher.clone(), pressures, supervisor);
+            context(&config, &node, recorder.clone(), &informers, publisher.clone(), pressures, supervisor);
         let context = Arc::new(context);
         let workers = Workers::new(context.clone(), supervisor.shutdown());
         let statics = Statics::default();
         let mirrors =
             Mirrors::new(&config.node_name, transport.clone(), statics.clone(), publisher.clone(), metrics);
-        let running =
-            Self { context, workers, pods, statics, mirrors, publisher, transport: transport.clone() };
+        let transport = transport.clone();
+        let running = Self { context, workers, pods, statics, mirrors, publisher, informers, transport };
         running.keep_house(&config, tell, supervisor);
         running.start_tasks(config, node, recorder, supervisor);
         Ok(running)
@@ -184,10 +184,9 @@ impl Running {
 
     /// Starts everything that runs beside the pods' workers.
     fn start_tasks(&self, config: Config, node: NodeSpec, recorder: Recorder, supervisor: &Supervisor) {
-        let (transport, rng, metrics) = (config.transport.clone(), &config.rng, &config.metrics);
         let me = Source::of::<Node>().fields(&format!("metadata.name={}", config.node_name));
         let agent = NodeAgent {
-            own: Informer::start(me, transport.clone(), rng, metrics, supervisor),
+            own: self.informers.own(me),
             spec: node,
             transport: config.transport.clone(),
             runtime: config.runtime.clone(),
@@ -215,11 +214,11 @@ impl Running {
         let folders = Folders {
             node: config.node_name.clone(),
             folder: config.volume_folder.clone(),
-            volumes: Informer::start(own, transport.clone(), rng, metrics, supervisor),
-            api: Api::new(transport),
+            volumes: self.informers.own(own),
+            api: Api::new(config.transport),
             recorder: self.context.recorder.clone(),
         };
-        supervisor.spawn(folders.run(metrics.clone(), supervisor.shutdown()));
+        supervisor.spawn(folders.run(config.metrics, supervisor.shutdown()));
         if let Some(folder) = config.static_pods {
             self.follow_folder(folder, supervisor);
         }
@@ -347,7 +346,7 @@ fn context(
     config: &Config,
     node: &NodeSpec,
     recorder: Recorder,
-    services: Informer<Service>,
+    informers: &Informers,
     publisher: Publisher,
     pressures: watch::Receiver<BTreeSet<Pressure>>,
     supervisor: &Supervisor,
@@ -376,9 +375,9 @@ fn context(
         runtime: config.runtime.clone(),
         puller: Arc::new(Puller::new(config.images.clone())),
         recorder,
-        references: References::new(transport.clone(), rng, metrics, supervisor),
+        references: References::new(informers, supervisor),
         volumes,
-        services,
+        services: informers.of::<Service>(),
         runtime_classes: Api::new(transport.clone()),
         publisher,
         memory,

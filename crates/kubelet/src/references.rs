@@ -6,10 +6,8 @@ use crate::spec;
 use crate::volumes;
 use krate_api::Kind;
 use krate_api::types::core::v1::{ConfigMap, Pod, Secret};
-use krate_base::metrics::Metrics;
-use krate_base::{Rng, Supervisor};
-use krate_client::Transport;
-use krate_client::informer::{Informer, Source};
+use krate_base::Supervisor;
+use krate_client::informer::{Informer, Informers, Source};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -37,9 +35,7 @@ impl<K: Kind> Default for Kept<K> {
 /// What informers are started with.
 #[derive(Clone)]
 struct Start {
-    transport: Arc<dyn Transport>,
-    rng: Rng,
-    metrics: Metrics,
+    informers: Informers,
     supervisor: Supervisor,
 }
 
@@ -82,8 +78,7 @@ impl<K: Kind> Kept<K> {
 
 fn watch<K: Kind>(start: &Start, namespace: &str, name: &str) -> Watched<K> {
     let source = Source::of::<K>().namespace(namespace).fields(&format!("metadata.name={name}"));
-    let informer =
-        Informer::start(source, start.transport.clone(), &start.rng, &start.metrics, &start.supervisor);
+    let informer = start.informers.own(source);
     let pods: Arc<Mutex<BTreeMap<String, Wake>>> = Arc::default();
     let (told, first) = (pods.clone(), informer.clone());
     let tell = move || {
@@ -132,9 +127,8 @@ pub struct References {
 }
 
 impl References {
-    pub fn new(transport: Arc<dyn Transport>, rng: &Rng, metrics: &Metrics, supervisor: &Supervisor) -> Self {
-        let start =
-            Start { transport, rng: rng.clone(), metrics: metrics.clone(), supervisor: supervisor.clone() };
+    pub fn new(informers: &Informers, supervisor: &Supervisor) -> Self {
+        let start = Start { informers: informers.clone(), supervisor: supervisor.clone() };
         Self { start, config_maps: Kept::default(), secrets: Kept::default() }
     }
 

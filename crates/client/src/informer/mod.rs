@@ -28,6 +28,7 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::Store;
+use tokio::sync::watch;
 
 /// What an informer keeps of an object.
 pub trait View: Sized + Send + Sync + 'static {
@@ -147,7 +148,7 @@ impl<V: View> Clone for Informer<V> {
 
 struct Inner<V: View> {
     source: Source,
-    metrics: Metrics,
+    reach: Arc<Reach>,
     store: RwLock<Store<V>>,
     /// Held while a change is applied and told, so that a new subscriber misses and repeats nothing.
     handlers: Mutex<Vec<Handler<V>>>,
@@ -157,30 +158,23 @@ struct Inner<V: View> {
 }
 
 impl<V: View> Informer<V> {
-    /// Starts an informer of its own; see [`Informers`] for shared ones. It runs until the supervisor's
-    /// shutdown or [`Informer::stop`].
-    #[must_use]
-    pub fn start(
-        source: Source,
-        transport: Arc<dyn Transport>,
-        rng: &Rng,
-        metrics: &Metrics,
-        supervisor: &Supervisor,
-    ) -> Self {
+    /// Starts it. It runs until the supervisor's shutdown or [`Informer::stop`].
+    fn start(source: Source, reach: &Arc<Reach>) -> Self {
+        let supervisor = &reach.supervisor;
         let inner = Arc::new(Inner {
             source,
-            metrics: metrics.clone(),
+            reach: reach.clone(),
             store: RwLock::new(Store::new()),
             handlers: Mutex::new(vec![]),
             synced: Shutdown::new(),
             stop: supervisor.shutdown().child_token(),
         });
-        let (task, rng) = (inner.clone(), rng.clone());
+        let task = inner.clone();
         supervisor.component(&format!("informer {}", inner.source.qualified()), move |_| {
-            let (inner, transport, rng) = (task.clone(), transport.clone(), rng.clone());
+            let inner = task.clone();
             async move {
                 let stop = inner.stop.clone();
-                stop.run_until_cancelled(reflect::run(&inner, &*transport, &rng)).await;
+                stop.run_until_cancelled(reflect::run(&inner)).await;
                 Ok::<(), std::convert::Infallible>(())
             }
         });
@@ -263,35 +257,42 @@ impl<V: View> Informer<V> {
 pub struct Informers(Arc<Factory>);
 
 struct Factory {
+    reach: Arc<Reach>,
+    started: Mutex<HashMap<(TypeId, Source), Box<dyn Any + Send>>>,
+}
+
+/// What every informer of a process needs to follow its collection.
+struct Reach {
     transport: Arc<dyn Transport>,
     rng: Rng,
     metrics: Metrics,
     supervisor: Supervisor,
-    started: Mutex<HashMap<(TypeId, Source), Box<dyn Any + Send>>>,
+    /// Told whenever one of the informers gets through again: the others need not sit out their pauses.
+    recovered: watch::Sender<()>,
 }
 
 impl Informers {
     #[must_use]
     pub fn new(transport: Arc<dyn Transport>, rng: Rng, metrics: Metrics, supervisor: Supervisor) -> Self {
-        Self(Arc::new(Factory { transport, rng, metrics, supervisor, started: Mutex::default() }))
+        let recovered = watch::Sender::new(());
+        let reach = Arc::new(Reach { transport, rng, metrics, supervisor, recovered });
+        Self(Arc::new(Factory { reach, started: Mutex::default() }))
     }
 
     /// The informer of a collection, started if nobody asked for it before.
     #[must_use]
     pub fn get<V: View>(&self, source: Source) -> Informer<V> {
-        let factory = &*self.0;
-        let mut started = factory.started.lock();
-        let slot = started.entry((TypeId::of::<V>(), source.clone())).or_insert_with(|| {
-            let informer = Informer::<V>::start(
-                source,
-                factory.transport.clone(),
-                &factory.rng,
-                &factory.metrics,
-                &factory.supervisor,
-            );
-            Box::new(informer)
-        });
+        let mut started = self.0.started.lock();
+        let slot = started
+            .entry((TypeId::of::<V>(), source.clone()))
+            .or_insert_with(|| Box::new(Informer::<V>::start(source, &self.0.reach)));
         slot.downcast_ref::<Informer<V>>().expect("the slot's key holds the view's type").clone()
+    }
+
+    /// An informer that is shared with nobody, so that it may be stopped.
+    #[must_use]
+    pub fn own<V: View>(&self, source: Source) -> Informer<V> {
+        Informer::start(source, &self.0.reach)
     }
 
     /// The informer of all objects of a kind.

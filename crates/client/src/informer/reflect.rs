@@ -1,8 +1,8 @@
 //! The task of an informer: list, watch, apply, tell; and what to do when a watch ends.
 
 use super::store::{Change, Entry, Put};
-use super::{Inner, View};
-use crate::request::{Options, Reply, Transport, WatchEvent};
+use super::{Inner, Reach, View};
+use crate::request::{Options, Reply, WatchEvent};
 use futures::StreamExt;
 use krate_api::{Reason, Shared, Status};
 use krate_base::Rng;
@@ -21,15 +21,15 @@ const BACKOFF_RESET: Duration = Duration::from_secs(120);
 const WATCH_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Follows the collection for ever.
-pub(super) async fn run<V: View>(inner: &Inner<V>, transport: &dyn Transport, rng: &Rng) {
-    let mut pause = BACKOFF_FIRST;
+pub(super) async fn run<V: View>(inner: &Inner<V>) {
+    let mut patience = Patience::new(&inner.reach);
     // `0`: any state that the server has at hand will do for a start.
     let mut at_least = "0";
     loop {
-        match list(inner, transport, at_least).await {
+        match list(inner, at_least).await {
             Ok(mut revision) => {
-                pause = BACKOFF_FIRST;
-                let status = follow(inner, transport, rng, &mut revision, &mut pause).await;
+                patience.rewarded();
+                let status = follow(inner, &mut revision, &mut patience).await;
                 tracing::debug!(resource = %inner.source.qualified(), %status, "listing again");
                 // What expired was too old: the present state is wanted, not one at hand.
                 at_least = "";
@@ -37,55 +37,92 @@ pub(super) async fn run<V: View>(inner: &Inner<V>, transport: &dyn Transport, rn
             Err(status) if expired(&status) => at_least = "",
             Err(status) => {
                 tracing::warn!(resource = %inner.source.qualified(), %status, "cannot list; it will be tried again");
+                patience.tried = true;
             }
         }
-        back_off(rng, &mut pause).await;
+        patience.wait().await;
     }
 }
 
 /// Watches, again and again, until the revision to go on from has expired.
-async fn follow<V: View>(
-    inner: &Inner<V>,
-    transport: &dyn Transport,
-    rng: &Rng,
-    revision: &mut u64,
-    pause: &mut Duration,
-) -> Status {
+async fn follow<V: View>(inner: &Inner<V>, revision: &mut u64, patience: &mut Patience<'_>) -> Status {
     loop {
         let started = Instant::now();
         let before = *revision;
-        let end = watch(inner, transport, rng, revision).await;
+        let end = watch(inner, revision, patience).await;
         match end {
             Err(status) if expired(&status) => return status,
             Err(status) => {
                 tracing::debug!(resource = %inner.source.qualified(), %status, "the watch broke; it goes on from {revision}");
+                patience.tried = true;
             }
             // The server's time was over.
             Ok(()) if *revision > before || started.elapsed() >= BACKOFF_FIRST => {
-                *pause = BACKOFF_FIRST;
+                patience.pause = BACKOFF_FIRST;
                 continue;
             }
             Ok(()) => {}
         }
         if started.elapsed() > BACKOFF_RESET {
-            *pause = BACKOFF_FIRST;
+            patience.pause = BACKOFF_FIRST;
         }
-        back_off(rng, pause).await;
+        patience.wait().await;
     }
 }
 
-async fn back_off(rng: &Rng, pause: &mut Duration) {
-    tokio::time::sleep(rng.jitter(*pause, 1.0)).await;
-    *pause = (*pause * 2).min(BACKOFF_MAX);
+/// How long an informer waits before it asks again: longer from failure to failure, but no longer than until another
+/// informer of the process gets through. Caches that come back one by one would show their controllers a state that
+/// never was, for up to a minute.
+struct Patience<'a> {
+    rng: &'a Rng,
+    recovered: &'a tokio::sync::watch::Sender<()>,
+    seen: tokio::sync::watch::Receiver<()>,
+    pause: Duration,
+    /// The last thing that was asked failed.
+    tried: bool,
+}
+
+impl<'a> Patience<'a> {
+    fn new(reach: &'a Reach) -> Self {
+        let seen = reach.recovered.subscribe();
+        Self { rng: &reach.rng, recovered: &reach.recovered, seen, pause: BACKOFF_FIRST, tried: false }
+    }
+
+    /// A list succeeded.
+    fn rewarded(&mut self) {
+        self.pause = BACKOFF_FIRST;
+        self.got_through();
+    }
+
+    /// The server answered.
+    fn got_through(&mut self) {
+        if std::mem::take(&mut self.tried) {
+            self.recovered.send_replace(());
+            self.seen.mark_unchanged();
+        }
+    }
+
+    async fn wait(&mut self) {
+        let pause = self.rng.jitter(self.pause, 1.0);
+        let shortest = self.rng.jitter(BACKOFF_FIRST, 1.0).min(pause);
+        self.pause = (self.pause * 2).min(BACKOFF_MAX);
+        tokio::time::sleep(shortest).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause - shortest) => {}
+            // also if it was while this one was asking
+            Ok(()) = self.seen.changed() => {}
+        }
+        self.seen.mark_unchanged();
+    }
 }
 
 fn expired(status: &Status) -> bool {
     status.is(Reason::Expired) || status.is(Reason::Gone) || status.code() == 410
 }
 
-async fn list<V: View>(inner: &Inner<V>, transport: &dyn Transport, at_least: &str) -> Result<u64, Status> {
+async fn list<V: View>(inner: &Inner<V>, at_least: &str) -> Result<u64, Status> {
     let options = Options { resource_version: at_least.to_owned(), ..Options::default() };
-    match transport.send(inner.source.request(options)).await? {
+    match inner.reach.transport.send(inner.source.request(options)).await? {
         Reply::List { items, revision, .. } => {
             inner.replace(&items);
             inner.synced.cancel();
@@ -98,18 +135,18 @@ async fn list<V: View>(inner: &Inner<V>, transport: &dyn Transport, at_least: &s
 /// One watch, until it ends; `revision` follows what was applied.
 async fn watch<V: View>(
     inner: &Inner<V>,
-    transport: &dyn Transport,
-    rng: &Rng,
     revision: &mut u64,
+    patience: &mut Patience<'_>,
 ) -> Result<(), Status> {
-    let timeout = rng.jitter(WATCH_TIMEOUT, 1.0).as_secs();
+    let timeout = inner.reach.rng.jitter(WATCH_TIMEOUT, 1.0).as_secs();
     let options = Options {
         resource_version: revision.to_string(),
         allow_watch_bookmarks: true,
         timeout_seconds: u32::try_from(timeout).ok(),
         ..Options::default()
     };
-    let mut events = transport.watch(inner.source.request(options)).await?;
+    let mut events = inner.reach.transport.watch(inner.source.request(options)).await?;
+    patience.got_through();
     while let Some(event) = events.next().await {
         match event? {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
@@ -135,7 +172,7 @@ impl<V: View> Inner<V> {
                 tracing::error!(%resource, key = %object.key(), %error, "an object cannot be decoded");
                 let help = "Objects that an informer could not decode.";
                 let labels = vec![("resource", resource)];
-                self.metrics.add("informer_undecodable_objects_total", help, labels, 1.0);
+                self.reach.metrics.add("informer_undecodable_objects_total", help, labels, 1.0);
                 None
             }
         }

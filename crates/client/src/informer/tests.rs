@@ -85,6 +85,30 @@ async fn a_broken_watch_goes_on_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn when_one_gets_through_all_come_back() {
+    let w = world();
+    let namespaces = (0..20).map(|n| format!("n{n}"));
+    let informers: Vec<Informer<ConfigMap>> = namespaces
+        .map(|namespace| w.informers.get(Source::of::<ConfigMap>().namespace(&namespace)))
+        .collect();
+    let back = Arc::new(Mutex::new(vec![]));
+    for informer in &informers {
+        informer.synced().await;
+        let back = back.clone();
+        informer.subscribe(move |_, _| back.lock().push(tokio::time::Instant::now()));
+    }
+    w.fake.fail(|_| Some(Status::failure(Reason::ServiceUnavailable, "away")));
+    w.fake.break_watches();
+    (0..20).for_each(|n| drop(w.fake.put(&config(&format!("n{n}"), "one", "1"))));
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    w.fake.heal();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let back = back.lock();
+    assert_eq!(back.len(), 20);
+    assert!(back[19] - back[0] < Duration::from_secs(1), "the last was {:?} late", back[19] - back[0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_expired_watch_lists_again_and_tells_the_difference() {
     let w = world();
     for name in ["kept", "changed", "gone", "replaced"] {

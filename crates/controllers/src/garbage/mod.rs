@@ -127,13 +127,7 @@ impl Collector {
         });
         served.retain(|space, _| !followed.contains_key(space));
         for (space, resource) in served {
-            let informer = Informer::<Node>::start(
-                Source::resource(&resource),
-                env.transport(crate::env::MANAGER),
-                &env.rng,
-                &env.metrics,
-                &env.supervisor,
-            );
+            let informer = env.informers.own::<Node>(Source::resource(&resource));
             let collector = self.clone();
             informer.subscribe(move |old, new| collector.changed(&resource, old, new));
             followed.insert(space, informer);

@@ -18,7 +18,7 @@ use krate_api::{Object, Reason, Status};
 use krate_base::metrics::Metrics;
 use krate_base::{Clock, Rng, Shutdown, Supervisor};
 use krate_client::controller::{self, Outcome};
-use krate_client::{Api, Informer, Queue, Source, Transport, api};
+use krate_client::{Api, Informer, Informers, Queue, Source, Transport, api};
 use parking_lot::Mutex;
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
@@ -263,9 +263,10 @@ impl Kubelet {
         let Parts { rng, metrics, stage, .. } = &self.machine.parts;
         let transport = &self.transport;
         let mine = Source::of::<Pod>().fields(&format!("spec.nodeName={}", self.machine.name));
-        let pods = Informer::<Pod>::start(mine, transport.clone(), rng, metrics, life);
+        let informers = Informers::new(transport.clone(), rng.clone(), metrics.clone(), life.clone());
+        let pods = informers.own::<Pod>(mine);
         let me = Source::of::<Node>().fields(&format!("metadata.name={}", self.machine.name));
-        let nodes = Informer::<Node>::start(me, transport.clone(), rng, metrics, life);
+        let nodes = informers.own::<Node>(me);
         let queue: Queue = Queue::new("hollow", metrics);
         let to = queue.clone();
         pods.subscribe(move |old, new| {
