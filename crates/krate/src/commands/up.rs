@@ -95,48 +95,54 @@ fn settle(cluster: &Cluster, args: &cli::Up) -> Outcome<(Spec, bool)> {
     if args.demo && !publish.iter().any(|p| p.node_port == demo::NODE_PORT) {
         publish.push(Publish { listen: free_address(demo::HOST_PORT)?, node_port: demo::NODE_PORT });
     }
-    if cluster.exists() {
-        let mut spec = cluster.load()?;
-        if !cgroup::members(&cluster.cgroup()).is_empty() && Process::find(cluster, "fabric").is_some() {
-            let server = Process::find(cluster, "node-1").is_some();
-            if server {
-                return Err(Failure::new(
-                    format!("a cluster named {:?} is already running", cluster.name),
-                    format!(
-                        "Use it with `kubectl --context {}`, name another with --name, or remove it with `krate down --name {}`.",
-                        spec.context(),
-                        cluster.name
-                    ),
-                ));
-            }
-        }
-        spec.nodes = spec.nodes.max(args.nodes);
-        for wanted in publish {
-            if !spec.publish.iter().any(|p| p.node_port == wanted.node_port && p.listen == wanted.listen) {
-                spec.publish.push(wanted);
-            }
-        }
-        cluster.save(&spec)?;
-        return Ok((spec, false));
-    }
-    for p in &publish {
-        TcpListener::bind(p.listen).map_err(|error| {
-            Failure::new(
-                format!("the address {} cannot be published: {error}", p.listen),
-                "Publish another port, or end what uses this one.",
-            )
-        })?;
-    }
-    let spec = Spec {
-        name: cluster.name.clone(),
-        nodes: args.nodes,
-        api_port: free_address(API_PORT)?.port(),
-        publish,
-        egress: args.egress,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+    let (mut spec, fresh) = if cluster.exists() {
+        (resumed(cluster, args.nodes)?, false)
+    } else {
+        let name = cluster.name.clone();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let publish = Vec::new();
+        (Spec { name, nodes: args.nodes, api_port: API_PORT, publish, egress: args.egress, version }, true)
     };
+    for wanted in publish {
+        if !spec.publish.iter().any(|p| p.node_port == wanted.node_port && p.listen == wanted.listen) {
+            spec.publish.push(wanted);
+        }
+    }
+    // Somebody else may have taken a stopped cluster's ports. Where its API is, its kubeconfig says; what is
+    // published is known to people.
+    if Process::find(cluster, "node-1").is_none() {
+        spec.api_port = free_address(spec.api_port)?.port();
+    }
+    if Process::find(cluster, "fabric").is_none() {
+        for p in &spec.publish {
+            TcpListener::bind(p.listen).map_err(|error| {
+                Failure::new(
+                    format!("the address {} cannot be published: {error}", p.listen),
+                    "Publish another port, or end what uses this one.",
+                )
+            })?;
+        }
+    }
     cluster.save(&spec)?;
-    Ok((spec, true))
+    Ok((spec, fresh))
+}
+
+/// A cluster that exists, which must not be running.
+fn resumed(cluster: &Cluster, nodes: u8) -> Outcome<Spec> {
+    let mut spec = cluster.load()?;
+    let holds = !cgroup::members(&cluster.cgroup()).is_empty() && Process::find(cluster, "fabric").is_some();
+    if holds && Process::find(cluster, "node-1").is_some() {
+        return Err(Failure::new(
+            format!("a cluster named {:?} is already running", cluster.name),
+            format!(
+                "Use it with `kubectl --context {}`, name another with --name, or remove it with `krate down --name {}`.",
+                spec.context(),
+                cluster.name
+            ),
+        ));
+    }
+    spec.nodes = spec.nodes.max(nodes);
+    Ok(spec)
 }
 
 /// A lock that all of this machine's `up` share. It is on a folder that every machine has, and leaves no file.

@@ -27,8 +27,10 @@ fn a_stopped_cluster_is_resumed_with_its_state_and_down_leaves_no_trace() {
     c.kubectl(&["create", "configmap", "kept", "--from-literal=a=b"]);
     let leaders = ["kube-controller-manager", "kube-scheduler"].map(|name| leader(&c, name));
     assert!(leaders.iter().all(|holder| holder.starts_with("node-1_")), "{leaders:?}");
+    let address = c.kubectl(&["config", "view", "--minify", "-o", "jsonpath={.clusters[0].cluster.server}"]);
     c.krate_ok(&["down", "--keep"]);
     assert!(c.krate_ok(&["status"]).contains("is stopped"));
+    let _taken = std::net::TcpListener::bind(address.trim_start_matches("https://")).unwrap();
     assert!(c.up_unheard(1), "a cluster starts whether or not somebody reads what is printed");
     assert_eq!(c.kubectl(&["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]), "b");
     assert_eq!(["kube-controller-manager", "kube-scheduler"].map(|name| leader(&c, name)), leaders);
