@@ -87,7 +87,7 @@ fn validate(cron: &CronJob) -> Errors {
     let name = str_of(&cron.metadata.name);
     if name.len() > NAME {
         let path = Path::new("metadata").child("name");
-        errors.invalid(&path, name, &format!("must be no more than {NAME} characters"));
+        errors.invalid(&path, name, &names::too_long(NAME));
     }
     errors
 }

@@ -152,8 +152,15 @@ fn reference(errors: &mut Errors, path: &Path, target: &TypedLocalObjectReferenc
     if let Some(group) = &target.api_group {
         errors.faults(&path.child("apiGroup"), group, names::dns1123_subdomain(group));
     }
-    for (field, value) in [("kind", &target.kind), ("name", &target.name)] {
-        if errors.required(&path.child(field), value) {
+    named(errors, path, &target.kind, &target.name);
+}
+
+/// Kind and name of what is referred to, also by a class.
+pub fn named(errors: &mut Errors, path: &Path, kind: &str, name: &str) {
+    for (field, value) in [("kind", kind), ("name", name)] {
+        if value.is_empty() {
+            errors.push(Error::required(&path.child(field), &format!("{field} is required")));
+        } else {
             errors.faults(&path.child(field), value, names::path_segment(value));
         }
     }

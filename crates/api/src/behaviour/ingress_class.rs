@@ -2,7 +2,7 @@
 
 use super::check::Check;
 use super::fill::{self, str_of, value};
-use super::{Behaviour, Typed, names};
+use super::{Behaviour, Typed, ingress, names};
 use crate::field::{Error, Errors, Path};
 use crate::types::networking::v1::{IngressClass, IngressClassParametersReference, IngressClassSpec};
 use std::sync::Arc;
@@ -57,11 +57,7 @@ fn validate_parameters(errors: &mut Errors, path: &Path, parameters: &IngressCla
     if let Some(group) = &parameters.api_group {
         errors.faults(&path.child("apiGroup"), group, names::dns1123_subdomain(group));
     }
-    for (field, value) in [("kind", &parameters.kind), ("name", &parameters.name)] {
-        if errors.required(&path.child(field), value) {
-            errors.faults(&path.child(field), value, names::path_segment(value));
-        }
-    }
+    ingress::named(errors, path, &parameters.kind, &parameters.name);
     let at = path.child("namespace");
     match (parameters.scope.as_deref(), &parameters.namespace) {
         (None, _) => errors.push(Error::required(&path.child("scope"), "")),

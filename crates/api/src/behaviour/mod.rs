@@ -18,6 +18,7 @@ pub mod workload;
 mod address;
 mod address_warnings;
 mod certificate_signing_request;
+mod conditions;
 mod config_map;
 mod controller_revision;
 mod cron_job;

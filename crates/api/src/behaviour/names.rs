@@ -14,10 +14,10 @@ const SUBDOMAIN_TEXT: &str = "a lowercase RFC 1123 subdomain must consist of low
 /// What is wrong with a value, in sentences.
 pub type Faults = Vec<String>;
 
-/// `must be no more than N characters`.
+/// `must be no more than N bytes`.
 #[must_use]
 pub fn too_long(max: usize) -> String {
-    format!("must be no more than {max} characters")
+    format!("must be no more than {max} bytes")
 }
 
 /// `must be between LOW and HIGH, inclusive`.

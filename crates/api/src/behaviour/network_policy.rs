@@ -109,7 +109,8 @@ fn validate_ports(errors: &mut Errors, path: &Path, ports: &[NetworkPolicyPort])
             (Some(IntOrString::Int(first)), Some(last)) => {
                 check::port_number(errors, &path.child("port"), *first);
                 if last < *first {
-                    errors.invalid(&at, &last, "must be greater than or equal to `port`");
+                    // The original shows the first port here.
+                    errors.invalid(&at, first, "must be greater than or equal to `port`");
                 }
                 check::port_number(errors, &at, last);
             }

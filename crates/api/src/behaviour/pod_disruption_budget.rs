@@ -3,7 +3,7 @@
 use super::check::Check;
 use super::fill;
 use super::workload::{self, counts};
-use super::{Behaviour, Typed, internal, names, selector};
+use super::{Behaviour, Typed, conditions, internal, names, selector};
 use crate::field::{Error, Errors, Path};
 use crate::types::policy::v1::PodDisruptionBudget;
 use std::sync::Arc;
@@ -58,9 +58,11 @@ fn validate(budget: &PodDisruptionBudget) -> Errors {
 fn validate_status(budget: &PodDisruptionBudget) -> Errors {
     let mut errors = Errors::new();
     let status = budget.status.clone().unwrap_or_default();
+    let path = Path::new("status");
+    conditions::validate(&mut errors, &path.child("conditions"), fill::items(&status.conditions));
     counts(
         &mut errors,
-        &Path::new("status"),
+        &path,
         &[
             ("disruptionsAllowed", status.disruptions_allowed.map(i64::from)),
             ("currentHealthy", status.current_healthy.map(i64::from)),

@@ -76,6 +76,7 @@ fn covers(scope: &str, resource: &str) -> bool {
         "VolumeAttributesClass" => {
             ["persistentvolumeclaims", "requests.storage", "storage"].contains(&resource)
         }
+        _ if !SCOPES.contains(&scope) => true,
         _ => of_pods.contains(&resource) || resource.contains("hugepages-"),
     }
 }

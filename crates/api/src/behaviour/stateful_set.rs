@@ -90,6 +90,12 @@ fn warnings(set: &StatefulSet, old: Option<&StatefulSet>) -> Vec<String> {
 }
 
 fn validate(set: &StatefulSet) -> Errors {
+    validate_set(set, None)
+}
+
+/// The faults of a set. What is looked at in new sets only since a late version is let pass in one that was there
+/// before: the name of the service, the claims (which stay as they are), and a template that was not valid.
+fn validate_set(set: &StatefulSet, old: Option<&StatefulSet>) -> Errors {
     let mut errors = Errors::new();
     let default = StatefulSetSpec::default();
     let spec = set.spec.as_ref().unwrap_or(&default);
@@ -110,6 +116,11 @@ fn validate(set: &StatefulSet) -> Errors {
             errors.one_of(&path.child(field), str_of(value), &["Retain", "Delete"]);
         }
     }
+    for (i, claim) in items(&spec.volume_claim_templates).iter().enumerate().filter(|_| old.is_none()) {
+        let path = path.child("volumeClaimTemplates").index(i).child("spec");
+        let claim = claim.spec.clone().unwrap_or_default();
+        persistent_volume_claim::validate_spec(&mut errors, &path, &claim);
+    }
     counts(
         &mut errors,
         &path,
@@ -119,7 +130,7 @@ fn validate(set: &StatefulSet) -> Errors {
             ("ordinals.start", spec.ordinals.as_ref().and_then(|o| o.start).map(i64::from)),
         ],
     );
-    if !fill::is_empty(&spec.service_name) {
+    if old.is_none() && !fill::is_empty(&spec.service_name) {
         let name = str_of(&spec.service_name);
         errors.faults(&path.child("serviceName"), name, names::dns1123_label(name));
     }
@@ -127,7 +138,13 @@ fn validate(set: &StatefulSet) -> Errors {
     let template = path.child("template");
     if let Some(wanted) = selector::validate_workload(&mut errors, &wanted, &spec.selector, "statefulset") {
         selector::matches_template(&mut errors, &template, &wanted, workload::labels(&spec.template));
-        pod_spec::template(&mut errors, &template, &with_claims(spec));
+        let mut before = Errors::new();
+        if let Some(old) = old.and_then(|old| old.spec.as_ref()) {
+            pod_spec::template(&mut before, &template, &with_claims(old));
+        }
+        if before.is_empty() {
+            pod_spec::template(&mut errors, &template, &with_claims(spec));
+        }
     }
     workload::runs_for_ever(&mut errors, &template, &spec.template, "StatefulSet");
     errors
@@ -185,7 +202,7 @@ fn validate_update(subresource: &str, new: &StatefulSet, old: &StatefulSet) -> E
     if subresource == "status" {
         return validate_status(new, old);
     }
-    let mut errors = validate(new);
+    let mut errors = validate_set(new, Some(old));
     let (Some(wanted), Some(was)) = (&new.spec, &old.spec) else { return errors };
     let was = was.clone();
     let rest = StatefulSetSpec {

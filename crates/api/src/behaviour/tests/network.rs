@@ -185,7 +185,7 @@ fn network_policies() {
         (json!({"spec": {"egress": [{"to": [{"ipBlock": {"cidr": "::/0", "except": ["2001::/16"]}}]}]}}), &[]),
         (
             json!({"spec": {"ingress": [{"ports": [{"port": 80, "endPort": 70}]}]}}),
-            &["spec.ingress[0].ports[0].endPort: Invalid value: 70: must be greater than or equal to `port`"],
+            &["spec.ingress[0].ports[0].endPort: Invalid value: 80: must be greater than or equal to `port`"],
         ),
     ]);
 }
@@ -196,6 +196,13 @@ fn ingresses() {
     let path = json!({"path": "/", "pathType": "Prefix", "backend": backend});
     let ingress = json!({"spec": {"rules": [{"host": "a.example.com", "http": {"paths": [path]}}]}});
     Sample::new("networking.k8s.io/v1", "Ingress", ingress).creates(&[
+        (
+            json!({"spec": {"rules": null, "defaultBackend": {"resource": {"kind": "", "name": ""}}}}),
+            &[
+                "spec.defaultBackend.resource.kind: Required value: kind is required",
+                "spec.defaultBackend.resource.name: Required value: name is required",
+            ],
+        ),
         (
             json!({"spec": {"rules": null}}),
             &["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"],

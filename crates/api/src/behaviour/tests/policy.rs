@@ -69,7 +69,43 @@ fn bindings() {
 #[test]
 fn budgets() {
     let spec = json!({"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}});
-    Sample::new("policy/v1", "PodDisruptionBudget", json!({"spec": spec})).creates(&[
+    let sample = Sample::new("policy/v1", "PodDisruptionBudget", json!({"spec": spec}));
+    let condition = json!({"type": "a b", "status": "x", "reason": "1"});
+    assert_eq!(
+        sample.update_errors(
+            "status",
+            &json!({"status": {"conditions": [condition, condition], "expectedPods": -1}})
+        ),
+        {
+            let of = |i: usize| {
+                let path = format!("status.conditions[{i}]");
+                [
+                    format!(
+                        "{path}.type: Invalid value: \"a b\": name part must consist of alphanumeric characters, '-', '_' \
+                         or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  \
+                         or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+                    ),
+                    format!(
+                        "{path}.status: Unsupported value: \"x\": supported values: \"False\", \"True\", \"Unknown\""
+                    ),
+                    format!("{path}.lastTransitionTime: Required value: must be set"),
+                    format!(
+                        "{path}.reason: Invalid value: \"1\": a condition reason must start with alphabetic character, \
+                         optionally followed by a string of alphanumeric characters or '_,:', and must end with an \
+                         alphanumeric character or '_' (e.g. 'my_name',  or 'MY_NAME',  or 'MyName',  or \
+                         'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is \
+                         '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')"
+                    ),
+                ]
+            };
+            let mut all = of(0).to_vec();
+            all.push("status.conditions[1].type: Duplicate value: \"a b\"".to_owned());
+            all.extend(of(1));
+            all.push("status.expectedPods: Invalid value: -1: must be greater than or equal to 0".to_owned());
+            all
+        }
+    );
+    sample.creates(&[
         (
             json!({"spec": {"minAvailable": "120%"}}),
             &["spec.minAvailable: Invalid value: \"120%\": must not be greater than 100%"],

@@ -160,7 +160,8 @@ fn stateful_sets() {
             ],
         ),
         (
-            json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {}}],
+            json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {
+                    "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}],
                 "template": {"spec": {"containers": {"0": {"volumeMounts": [{"name": "data", "mountPath": "/d"}]}}}}}}),
             &[],
         ),
@@ -174,6 +175,23 @@ fn stateful_sets() {
             json!({"spec": {"updateStrategy": {"type": "OnDelete", "rollingUpdate": {"partition": 2}}}}),
             &["spec.updateStrategy.rollingUpdate: Invalid value: {\"Partition\":2,\"MaxUnavailable\":null}: only allowed \
                for updateStrategy 'RollingUpdate'"],
+        ),
+    ]);
+    sample.creates(&[
+        (
+            json!({"spec": {"volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"volumeMode": "x"}}]}}),
+            &[
+                "spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required",
+                "spec.volumeClaimTemplates[0].spec.resources[storage]: Required value",
+                "spec.volumeClaimTemplates[0].spec.volumeMode: Unsupported value: \"x\": supported values: \"Block\", \
+                 \"Filesystem\"",
+            ],
+        ),
+        (
+            json!({"spec": {"serviceName": "a_b"}}),
+            &["spec.serviceName: Invalid value: \"a_b\": a lowercase RFC 1123 label must consist of lower case \
+               alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  \
+               or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"],
         ),
     ]);
     assert_eq!(
@@ -389,7 +407,7 @@ fn cron_jobs() {
         (
             json!({"metadata": {"name": "a".repeat(53)}}),
             &[&format!(
-                "metadata.name: Invalid value: \"{}\": must be no more than 52 characters",
+                "metadata.name: Invalid value: \"{}\": must be no more than 52 bytes",
                 "a".repeat(53)
             )],
         ),
