@@ -1,5 +1,7 @@
 //! The whole kubelet against an API in memory and a runtime that runs nothing, in virtual time.
 
+mod restarting;
+
 use crate::eviction;
 use crate::fake::FakeRuntime;
 use crate::paths::Paths;

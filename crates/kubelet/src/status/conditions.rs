@@ -2,6 +2,7 @@
 
 use super::Inputs;
 use crate::spec;
+use crate::sync::restart;
 use krate_api::types::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 
 pub const READY_TO_START: &str = "PodReadyToStartContainers";
@@ -13,10 +14,19 @@ pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
 pub const SCHEDULED: &str = "PodScheduled";
 pub const RESIZE_PENDING: &str = "PodResizePending";
 pub const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+pub const ALL_RESTARTING: &str = "AllContainersRestarting";
 
 /// The types that the kubelet writes; every other condition is somebody else's and stays.
-pub const OWNED: [&str; 7] =
-    [READY_TO_START, INITIALIZED, READY, CONTAINERS_READY, SCHEDULED, RESIZE_PENDING, RESIZE_IN_PROGRESS];
+pub const OWNED: [&str; 8] = [
+    READY_TO_START,
+    INITIALIZED,
+    READY,
+    CONTAINERS_READY,
+    SCHEDULED,
+    RESIZE_PENDING,
+    RESIZE_IN_PROGRESS,
+    ALL_RESTARTING,
+];
 
 /// A condition's status, reason and message.
 type Verdict = Result<Option<&'static str>, (&'static str, String)>;
@@ -38,6 +48,7 @@ pub fn compute(inputs: &Inputs<'_>, status: &PodStatus) -> Vec<PodCondition> {
         condition(inputs.pod, SCHEDULED, Ok(None)),
     ];
     all.extend(resize(inputs));
+    all.extend(restarting(inputs, status));
     all.extend(disruption(inputs));
     all
 }
@@ -73,6 +84,22 @@ fn resize(inputs: &Inputs<'_>) -> Vec<PodCondition> {
     let going = (!resize.given.is_settled(pod, inputs.runtime))
         .then(|| say(RESIZE_IN_PROGRESS, resize.error.map(|_| "Error"), resize.error));
     pending.into_iter().chain(going).collect()
+}
+
+/// Only pods that may restart as a whole have it.
+fn restarting(inputs: &Inputs<'_>, status: &PodStatus) -> Option<PodCondition> {
+    if !restart::can_restart_all(inputs.pod) {
+        return None;
+    }
+    let verdict = match (status.phase.as_deref(), inputs.restarting) {
+        (Some("Succeeded"), _) => Err(("PodCompleted", String::new())),
+        (Some("Failed"), _) => Err(("PodFailed", String::new())),
+        (_, Some(message)) => Ok((Some("ContainerExited"), message)),
+        (_, None) => Err(("", String::new())),
+    };
+    let message = verdict.as_ref().ok().map(|(_, message)| (*message).to_owned());
+    let told = condition(inputs.pod, ALL_RESTARTING, verdict.map(|(reason, _)| reason));
+    Some(PodCondition { message, ..told })
 }
 
 fn condition(pod: &Pod, type_: &str, verdict: Verdict) -> PodCondition {

@@ -122,6 +122,9 @@ fn of_none(
         if !spec::is_deleting(inputs.pod) {
             status.restart_count += 1;
         }
+    } else if !ran && old.container_id.is_some() {
+        // It had ended and waited for its turn; what starts is the attempt after that.
+        status.restart_count += 1;
     }
     status
 }

@@ -53,6 +53,8 @@ pub struct Inputs<'a> {
     pub waiting: &'a BTreeMap<String, Waiting>,
     /// The containers that start again whatever their policy says.
     pub forced: &'a BTreeSet<String>,
+    /// All containers are being ended to start again, for this reason.
+    pub restarting: Option<&'a str>,
     pub node_ips: &'a [IpAddr],
     pub now: Timestamp,
     /// Nothing will be started any more.
@@ -210,6 +212,7 @@ pub mod tests {
         pub probes: Results,
         pub waiting: BTreeMap<String, Waiting>,
         pub forced: BTreeSet<String>,
+        pub restarting: Option<String>,
         pub now: Timestamp,
         pub ending: bool,
         pub ended: bool,
@@ -227,6 +230,7 @@ pub mod tests {
                 probes: Results::default(),
                 waiting: BTreeMap::new(),
                 forced: BTreeSet::new(),
+                restarting: None,
                 now: Timestamp::from_second(5_000).unwrap(),
                 ending: false,
                 ended: false,
@@ -244,6 +248,7 @@ pub mod tests {
                 probes: &self.probes,
                 waiting: &self.waiting,
                 forced: &self.forced,
+                restarting: self.restarting.as_deref(),
                 node_ips: &["192.0.2.1".parse().unwrap()],
                 now: self.now,
                 ending: self.ending,

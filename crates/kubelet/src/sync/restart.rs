@@ -1,8 +1,8 @@
 //! Whether a container that does not run is to be started (again).
 
-use crate::observed::Observed;
+use crate::observed::{Observed, PodRuntime};
 use crate::spec::{self, Role};
-use krate_api::types::core::v1::{Container, Pod};
+use krate_api::types::core::v1::{Container, ContainerRestartRule, Pod};
 use krate_runtime::cri::ContainerState;
 
 /// What happens to a container that ends.
@@ -25,21 +25,42 @@ pub fn policy(pod: &Pod, role: Role, container: &Container) -> Policy {
     }
 }
 
+/// The rule's action by which a container's end restarts all containers of its pod (KEP-5532).
+const RESTART_ALL: &str = "RestartAllContainers";
+
+/// The first rule of a container that is about `exit_code`.
+fn rule(container: &Container, exit_code: i32) -> Option<&ContainerRestartRule> {
+    container.restart_policy_rules.iter().flatten().find(|rule| {
+        let Some(codes) = &rule.exit_codes else { return false };
+        let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+        if codes.operator == "NotIn" { !listed } else { listed }
+    })
+}
+
 /// Whether a container that ended with `exit_code` is started again, by its rules or else its policy.
 pub fn after_exit(pod: &Pod, role: Role, container: &Container, exit_code: i32) -> bool {
-    for rule in container.restart_policy_rules.iter().flatten() {
-        let Some(codes) = &rule.exit_codes else { continue };
-        let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
-        let matches = if codes.operator == "NotIn" { !listed } else { listed };
-        if matches && rule.action.starts_with("Restart") {
-            return true;
-        }
+    if rule(container, exit_code).is_some_and(|rule| rule.action.starts_with("Restart")) {
+        return true;
     }
     match policy(pod, role, container) {
         Policy::Always => true,
         Policy::OnFailure => exit_code != 0,
         Policy::Never => false,
     }
+}
+
+/// Whether the end of some container may restart all.
+pub fn can_restart_all(pod: &Pod) -> bool {
+    let rules = |c: &Container| c.restart_policy_rules.iter().flatten().any(|r| r.action == RESTART_ALL);
+    spec::init_containers(pod).iter().chain(spec::containers(pod)).any(rules)
+}
+
+/// The container whose end asks for a restart of all.
+pub fn source<'a>(pod: &'a Pod, runtime: &'a PodRuntime) -> Option<(&'a Container, &'a Observed)> {
+    let all = spec::init_containers(pod).iter().chain(spec::containers(pod));
+    all.filter_map(|container| Some((container, runtime.latest(&container.name)?))).find(|(container, o)| {
+        o.has_exited() && rule(container, o.status.exit_code).is_some_and(|rule| rule.action == RESTART_ALL)
+    })
 }
 
 /// Whether a container is to be started, given its newest attempt. A pod that is being deleted starts

@@ -11,6 +11,7 @@ mod mailbox;
 mod messages;
 mod probing;
 mod resizing;
+mod restarting;
 mod running;
 mod sandbox;
 mod start;
@@ -73,6 +74,8 @@ pub struct Worker {
     waiting: BTreeMap<String, Waiting>,
     /// Containers that were stopped to be replaced, and start again whatever their policy says.
     forced: BTreeSet<String>,
+    /// Why all containers are being ended to start again.
+    restarting: Option<String>,
     restarts: Backoff,
     /// Starts that failed without a container: not before this time again, by name.
     hold: BTreeMap<String, Timestamp>,
@@ -102,6 +105,7 @@ impl Worker {
         let last = pod.status.clone().unwrap_or_default();
         let seed = probing::seed(&last);
         let given = Given::published(&last);
+        let restarting = Self::begun_restart(&last);
         Self {
             context,
             mailbox,
@@ -113,6 +117,7 @@ impl Worker {
             verdict: None,
             waiting: BTreeMap::new(),
             forced: BTreeSet::new(),
+            restarting,
             restarts: Backoff::default(),
             hold: BTreeMap::new(),
             images: images::Progress::default(),
@@ -297,6 +302,7 @@ impl Worker {
             probes: &self.results.borrow(),
             waiting: &self.waiting,
             forced: &self.forced,
+            restarting: self.restarting.as_deref(),
             node_ips: &self.context.node_ips,
             now: self.context.clock.now_seconds(),
             ending: self.stage != Stage::Running,

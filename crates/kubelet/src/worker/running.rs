@@ -13,6 +13,9 @@ const ROUNDS: usize = 16;
 
 impl Worker {
     pub(super) async fn keep_running(&mut self, mut runtime: PodRuntime) -> Next {
+        if let Some(next) = self.restart_all(&mut runtime).await {
+            return next.at(self.deadline());
+        }
         let plan = self.plan(&runtime);
         if plan.end {
             return self.begin_ending(runtime).await;

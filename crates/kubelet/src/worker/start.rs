@@ -1,6 +1,7 @@
 //! Starting containers: image, configuration, creation, start, postStart.
 
 use super::images::Ready;
+use super::stop::to_duration;
 use super::{Mailbox, Worker};
 use crate::env::{self, Referenced};
 use crate::generate::container::{Setting, config};
@@ -177,7 +178,7 @@ impl Worker {
         let logs = context.paths.logs(spec::namespace(&pod), spec::name(&pod), uid).join(&container.name);
         let count = match runtime.latest(&container.name) {
             Some(latest) => latest.restart_count() + 1,
-            None => paths::attempts_by_logs(&logs),
+            None => paths::attempts_by_logs(&logs).max(self.told_attempts(&container.name)),
         };
         tokio::fs::create_dir_all(&logs).await.map_err(|e| {
             format!("create container log directory for container {} failed: {e}", container.name)
@@ -196,6 +197,14 @@ impl Worker {
         };
         // Sub-paths are looked up on the disk: quick enough not to leave the worker for it.
         config(&pod, container, &setting)
+    }
+
+    /// How many attempts of a container the status tells of that the runtime has not any more.
+    fn told_attempts(&self, name: &str) -> u32 {
+        let told = [&self.last.init_container_statuses, &self.last.container_statuses];
+        let Some(status) = told.into_iter().flatten().flatten().find(|s| s.name == name) else { return 0 };
+        let ended = status.state.as_ref().is_some_and(|s| s.terminated.is_some());
+        u32::try_from(status.restart_count).unwrap_or(0) + u32::from(ended)
     }
 
     /// The running container that an ephemeral container wants to look into.
@@ -303,16 +312,17 @@ impl Worker {
         // The text may hold secrets of the container: it goes into the status only.
         self.context.recorder.warning(&about, events::FAILED_POST_START, "PostStartHook failed");
         self.waiting.insert(name.clone(), Waiting::new(ERR_POST_START, text));
-        self.stop_now(id, &name, events::FAILED_POST_START);
+        let grace = to_duration(spec::grace_seconds(&self.pod));
+        self.stop_now(id, &name, grace, events::FAILED_POST_START);
     }
 }
 
 /// The key of a container's restarts: a changed container begins anew.
-fn key(container: &Container) -> String {
+pub(super) fn key(container: &Container) -> String {
     format!("{}/{}", container.name, hash::container_hash(container))
 }
 
-fn ended_at(observed: &Observed) -> Timestamp {
+pub(super) fn ended_at(observed: &Observed) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(observed.status.finished_at)).unwrap_or_default()
 }
 

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 /// Least time that a container gets after its stop signal, even if its preStop hook used up the grace.
-const LEAST: Duration = Duration::from_secs(2);
+pub(super) const LEAST: Duration = Duration::from_secs(2);
 
 struct Stopping {
     name: String,
@@ -93,9 +93,8 @@ impl Worker {
     }
 
     /// Stops a container for a reason of its own, without its preStop hook.
-    pub(super) fn stop_now(&mut self, id: &str, name: &str, message: &str) {
+    pub(super) fn stop_now(&mut self, id: &str, name: &str, grace: Duration, message: &str) {
         let role = spec::find_container(&self.pod, name).map_or(Role::Regular, |(role, _)| role);
-        let grace = to_duration(spec::grace_seconds(&self.pod));
         self.begin_stop(id, name, role, grace, None, message);
     }
 
