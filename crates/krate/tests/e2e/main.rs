@@ -16,6 +16,7 @@ mod contents;
 mod daemons_and_sets;
 mod egress;
 mod join;
+mod kubectl;
 mod node_loss;
 mod pods;
 mod resize;

@@ -59,15 +59,23 @@ fn one(
     let succeeded_init = role == Role::Init
         && !spec::is_restartable_init(container)
         && latest.is_some_and(|o| o.has_exited() && o.status.exit_code == 0);
+    let forced = inputs.forced.contains(&container.name) && !inputs.ending;
     if !inputs.ending
         && !succeeded_init
-        && restart::should_start(inputs.pod, role, container, latest)
+        && (forced || restart::should_start(inputs.pod, role, container, latest))
         && let Some(waiting) = inputs.waiting.get(&container.name)
     {
         if status.state.as_ref().is_some_and(|s| s.terminated.is_some()) {
             status.last_state = status.state.take();
         }
         status.state = Some(waiting_for(&waiting.reason, &waiting.message));
+    } else if forced && !restart::should_start(inputs.pod, role, container, latest) {
+        // Of what never restarts the API takes no other state after an end: between two attempts it is said to run.
+        let running = old.and_then(|s| s.state.as_ref()).filter(|s| s.running.is_some());
+        if let (Some(running), Some(_)) = (running, status.state.as_ref().and_then(|s| s.terminated.as_ref()))
+        {
+            status.state = Some(running.clone());
+        }
     }
     status.started = Some(status.started.unwrap_or(false));
     // The original shows an empty last state rather than none.

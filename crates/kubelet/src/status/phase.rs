@@ -166,6 +166,16 @@ mod tests {
         assert_eq!(phase(&case), "Failed");
         case.forced.insert("a".into());
         assert_eq!(phase(&case), "Running");
+        case.runtime = Case::new(two("Never"), vec![running("a", 0), running("b", 0)]).runtime;
+        case.old = case.compute();
+        case.runtime = Case::new(two("Never"), vec![exited("a", 0, 137), running("b", 0)]).runtime;
+        let status = case.compute();
+        let state = status.container_statuses.unwrap().swap_remove(0).state.unwrap();
+        assert!(state.running.is_some() && state.terminated.is_none());
+        case.waiting.insert("a".into(), Waiting::new("ErrImagePull", "no"));
+        let status = case.compute();
+        let a = status.container_statuses.unwrap().swap_remove(0);
+        assert!(a.state.unwrap().waiting.is_some() && a.last_state.unwrap().terminated.is_some());
     }
 
     #[test]
