@@ -22,8 +22,8 @@ fn counts(pod: &Pod) -> [i32; 3] {
 }
 
 fn restarting(pod: &Pod) -> (String, String) {
-    let all = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
-    let found = all.filter(|c| c.type_ == "AllContainersRestarting").cloned().next().unwrap_or_default();
+    let mut all = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let found = all.find(|c| c.type_ == "AllContainersRestarting").cloned().unwrap_or_default();
     (found.status, found.message.unwrap_or_default())
 }
 
