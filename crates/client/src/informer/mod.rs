@@ -28,7 +28,6 @@ use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use store::Store;
-use tokio::sync::watch;
 
 /// What an informer keeps of an object.
 pub trait View: Sized + Send + Sync + 'static {
@@ -267,14 +266,13 @@ struct Reach {
     rng: Rng,
     metrics: Metrics,
     supervisor: Supervisor,
-    /// Told whenever one of the informers gets through again: the others need not sit out their pauses.
-    recovered: watch::Sender<()>,
+    recovered: reflect::Recovered,
 }
 
 impl Informers {
     #[must_use]
     pub fn new(transport: Arc<dyn Transport>, rng: Rng, metrics: Metrics, supervisor: Supervisor) -> Self {
-        let recovered = watch::Sender::new(());
+        let recovered = reflect::Recovered::default();
         let reach = Arc::new(Reach { transport, rng, metrics, supervisor, recovered });
         Self(Arc::new(Factory { reach, started: Mutex::default() }))
     }

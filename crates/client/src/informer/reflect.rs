@@ -8,7 +8,9 @@ use krate_api::{Reason, Shared, Status};
 use krate_base::Rng;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// First pause after a failed list or watch; doubles up to [`BACKOFF_MAX`], each lengthened at random by up
@@ -70,13 +72,22 @@ async fn follow<V: View>(inner: &Inner<V>, revision: &mut u64, patience: &mut Pa
     }
 }
 
+/// Tells the informers of a process when one of them gets through again: the others need not sit out their pauses.
+/// (Who waits is woken in the order of asking, which a `watch` channel does not promise.)
+#[derive(Default)]
+pub(super) struct Recovered {
+    times: AtomicU64,
+    told: Notify,
+}
+
 /// How long an informer waits before it asks again: longer from failure to failure, but no longer than until another
 /// informer of the process gets through. Caches that come back one by one would show their controllers a state that
 /// never was, for up to a minute.
 struct Patience<'a> {
     rng: &'a Rng,
-    recovered: &'a tokio::sync::watch::Sender<()>,
-    seen: tokio::sync::watch::Receiver<()>,
+    recovered: &'a Recovered,
+    /// How often informers had got through when this one asked.
+    seen: u64,
     pause: Duration,
     /// The last thing that was asked failed.
     tried: bool,
@@ -84,8 +95,7 @@ struct Patience<'a> {
 
 impl<'a> Patience<'a> {
     fn new(reach: &'a Reach) -> Self {
-        let seen = reach.recovered.subscribe();
-        Self { rng: &reach.rng, recovered: &reach.recovered, seen, pause: BACKOFF_FIRST, tried: false }
+        Self { rng: &reach.rng, recovered: &reach.recovered, seen: 0, pause: BACKOFF_FIRST, tried: false }
     }
 
     /// A list succeeded.
@@ -97,8 +107,8 @@ impl<'a> Patience<'a> {
     /// The server answered.
     fn got_through(&mut self) {
         if std::mem::take(&mut self.tried) {
-            self.recovered.send_replace(());
-            self.seen.mark_unchanged();
+            self.seen = self.recovered.times.fetch_add(1, Ordering::SeqCst) + 1;
+            self.recovered.told.notify_waiters();
         }
     }
 
@@ -107,12 +117,16 @@ impl<'a> Patience<'a> {
         let shortest = self.rng.jitter(BACKOFF_FIRST, 1.0).min(pause);
         self.pause = (self.pause * 2).min(BACKOFF_MAX);
         tokio::time::sleep(shortest).await;
-        tokio::select! {
-            () = tokio::time::sleep(pause - shortest) => {}
-            // also if it was while this one was asking
-            Ok(()) = self.seen.changed() => {}
+        let told = self.recovered.told.notified();
+        // It may have been while this one was asking.
+        if self.recovered.times.load(Ordering::SeqCst) == self.seen {
+            tokio::select! {
+                biased;
+                () = told => {}
+                () = tokio::time::sleep(pause - shortest) => {}
+            }
         }
-        self.seen.mark_unchanged();
+        self.seen = self.recovered.times.load(Ordering::SeqCst);
     }
 }
 
