@@ -47,6 +47,12 @@ async fn all_containers_start_again_in_their_sandbox() {
     assert_eq!(address(&pod), address(&before));
     let ended = status(&pod, "watcher").last_state.unwrap().terminated.unwrap();
     assert_eq!(ended.exit_code, 88);
+    let ended = status(&pod, "web").last_state.unwrap().terminated.unwrap();
+    assert_ne!(
+        ended.reason.as_deref(),
+        Some("ContainerStatusUnknown"),
+        "what was killed is known to have ended"
+    );
     let did: Vec<String> =
         world.runtime.calls().into_iter().filter(|c| c.starts_with("st") || c.starts_with("run")).collect();
     assert_eq!(did, ["stop web 2s", "start a", "start web", "start watcher"]);

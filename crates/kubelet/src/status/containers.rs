@@ -69,8 +69,12 @@ fn one(
             status.last_state = status.state.take();
         }
         status.state = Some(waiting_for(&waiting.reason, &waiting.message));
-    } else if forced && !restart::should_start(inputs.pod, role, container, latest) {
-        // Of what never restarts the API takes no other state after an end: between two attempts it is said to run.
+    } else if forced
+        && !restart::can_restart_all(inputs.pod)
+        && !restart::should_start(inputs.pod, role, container, latest)
+    {
+        // Of what never restarts the API takes no other state after an end (unless a rule restarts all): between two
+        // attempts it is said to run.
         let running = old.and_then(|s| s.state.as_ref()).filter(|s| s.running.is_some());
         if let (Some(running), Some(_)) = (running, status.state.as_ref().and_then(|s| s.terminated.as_ref()))
         {
