@@ -68,14 +68,7 @@ pub fn strict_error(findings: &[String]) -> Option<String> {
 
 /// Checks `bytes` against `ty`.
 pub fn check(ty: &'static Type, bytes: &[u8]) -> Result<Checked, CheckError> {
-    let mut checker = Checker {
-        scanner: Scanner::new(bytes),
-        path: vec![],
-        owner: None,
-        findings: vec![],
-        fault: None,
-        edits: vec![],
-    };
+    let mut checker = Checker::new(bytes);
     checker.object(ty)?;
     checker.scanner.end()?;
     if let Some(fault) = checker.fault {
@@ -146,6 +139,11 @@ struct Checker<'a> {
 type Found = Result<(), SyntaxError>;
 
 impl<'a> Checker<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        let scanner = Scanner::new(bytes);
+        Self { scanner, path: vec![], owner: None, findings: vec![], fault: None, edits: vec![] }
+    }
+
     fn find(&mut self, what: &str) {
         let finding = format!("{what} field \"{}\"", self.full_path());
         if self.findings.len() < MAX_FINDINGS && !self.findings.contains(&finding) {

@@ -3,7 +3,6 @@
 //!
 //! What the patched object is like is looked at after it was applied.
 
-use super::scan::Scanner;
 use super::{CheckError, Checker, Found, Step, values};
 use std::collections::HashSet;
 
@@ -18,14 +17,7 @@ pub enum PatchShape {
 
 /// The findings of a patch body, in the order found.
 pub fn check_patch(shape: PatchShape, bytes: &[u8]) -> Result<Vec<String>, CheckError> {
-    let mut checker = Checker {
-        scanner: Scanner::new(bytes),
-        path: vec![],
-        owner: None,
-        findings: vec![],
-        fault: None,
-        edits: vec![],
-    };
+    let mut checker = Checker::new(bytes);
     match shape {
         PatchShape::Object if !matches!(checker.scanner.peek()?, b'{' | b'n') => {
             checker.mismatch("map[string]interface {}")?;
