@@ -88,10 +88,21 @@ impl OfSet<'_> {
                     return Err(Status::failure(Reason::Conflict, &message));
                 }
                 Some(_) => {}
-                None => self.create_one(claim, &identity::pod_name(self.set, ordinal)).await?,
+                None => {
+                    let pod = identity::pod_name(self.set, ordinal);
+                    self.create_one(self.with_owner(claim, &pod), &pod).await?;
+                }
             }
         }
         Ok(())
+    }
+
+    /// A new claim with its owner: a set that is deleted before its controller sees the claim takes it away, too.
+    fn with_owner(&self, mut claim: PersistentVolumeClaim, pod: &str) -> PersistentVolumeClaim {
+        let mut owners = claim.metadata.owner_references.take().unwrap_or_default();
+        set_owners(&mut owners, self.set, (pod, ""), wanted(self.set, false));
+        claim.metadata.owner_references = Some(owners).filter(|owners| !owners.is_empty());
+        claim
     }
 
     async fn create_one(&self, claim: PersistentVolumeClaim, pod: &str) -> Result<(), Status> {

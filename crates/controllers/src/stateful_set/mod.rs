@@ -74,8 +74,8 @@ pub fn start(env: &Env) {
     });
     let c = controller.clone();
     cache.subscribe(move |old, new| {
-        if let (Some(gone), None) = (old, new) {
-            c.claim_gone(gone);
+        if let (Some(claim), None) | (None, Some(claim)) = (old, new) {
+            c.claim_came_or_went(claim);
         }
     });
     let (informer, revisions) = (sets.informer.clone(), controller.history.informer().clone());
@@ -96,8 +96,8 @@ struct Templates {
 }
 
 impl Controller {
-    /// A pod may wait for it to be made anew.
-    fn claim_gone(&self, claim: &Slim) {
+    /// It may need its owners, or a pod may wait for it to be made anew.
+    fn claim_came_or_went(&self, claim: &Slim) {
         for set in self.sets.informer.list_in(&claim.0.namespace) {
             if identity::may_be_claim(&set, &claim.0.name) {
                 self.sets.queue.add(meta::key(&set.metadata));
