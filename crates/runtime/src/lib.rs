@@ -15,4 +15,5 @@ pub mod streaming;
 pub mod usage;
 
 pub use embedded::{Config, EmbeddedRuntime};
+pub use kernel::mount::{has_mount_setattr, open_filesystem};
 pub use shim::{reexec, shim_main};

@@ -104,11 +104,25 @@ pub fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     checked(result).map(drop)
 }
 
-/// A new mount of a file system, mounted nowhere yet. An option without a value is a flag.
-pub fn new_mount(fstype: &str, options: &[(&str, Option<&str>)], attributes: u64) -> io::Result<OwnedFd> {
+/// Asks the kernel for a file system by its name, which makes it load the module that holds it. Fails with
+/// ENODEV where there is none.
+pub fn open_filesystem(fstype: &str) -> io::Result<OwnedFd> {
     let name = CString::new(fstype)?;
     // SAFETY: the name is NUL-terminated.
-    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) })?;
+    owned(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) })
+}
+
+/// Whether the kernel has the call that changes a mount by its descriptor, the newest of those used here.
+pub fn has_mount_setattr() -> bool {
+    // SAFETY: a size of zero is refused before any memory is looked at.
+    let result =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, -1, c"".as_ptr(), 0, std::ptr::null::<u8>(), 0) };
+    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ENOSYS)
+}
+
+/// A new mount of a file system, mounted nowhere yet. An option without a value is a flag.
+pub fn new_mount(fstype: &str, options: &[(&str, Option<&str>)], attributes: u64) -> io::Result<OwnedFd> {
+    let context = open_filesystem(fstype)?;
     configure(&context, FSCONFIG_SET_STRING, Some("source"), Some(fstype))?;
     for (key, value) in options {
         let command = if value.is_some() { FSCONFIG_SET_STRING } else { FSCONFIG_SET_FLAG };
@@ -146,4 +160,19 @@ pub fn sync_filesystem(file: &File) -> io::Result<()> {
 fn cstring(path: &Path) -> io::Result<CString> {
     use std::os::unix::ffi::OsStrExt;
     Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{has_mount_setattr, open_filesystem};
+
+    #[test]
+    fn the_kernel_is_asked_for_a_file_system_by_its_name() {
+        if nix::unistd::geteuid().is_root() {
+            assert!(open_filesystem("overlay").is_ok());
+            let error = open_filesystem("no-such-filesystem").expect_err("nobody has it");
+            assert_eq!(error.raw_os_error(), Some(libc::ENODEV));
+        }
+        assert!(has_mount_setattr());
+    }
 }
