@@ -50,11 +50,12 @@ pub fn join(group: &str, pid: i32) -> io::Result<()> {
 }
 
 fn make(hierarchy: &Path, group: &str) -> io::Result<()> {
+    let version_2 = hierarchy.join("cgroup.controllers").exists();
     let mut path = hierarchy.to_owned();
     for part in Path::new(group).components() {
         let parent = path.clone();
         path.push(part);
-        if parent.join("cgroup.subtree_control").exists() {
+        if version_2 {
             for controller in SUBTREE.split(' ') {
                 // A controller that this kernel lacks is simply not handed down.
                 let _ = std::fs::write(parent.join("cgroup.subtree_control"), controller);
@@ -64,13 +65,21 @@ fn make(hierarchy: &Path, group: &str) -> io::Result<()> {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        // A version 1 cpuset takes no process before it has processors and memory.
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            let here = path.join(file);
-            if std::fs::read_to_string(&here).is_ok_and(|s| s.trim().is_empty()) {
-                let above = std::fs::read_to_string(parent.join(file))?;
-                std::fs::write(&here, above.trim())?;
-            }
+        if !version_2 {
+            fill_cpuset(&path, &parent)?;
+        }
+    }
+    Ok(())
+}
+
+/// A version 1 cpuset takes no process before it has processors and memory. One of version 2 that is empty has
+/// those of its parent, and the root has no such files.
+fn fill_cpuset(path: &Path, parent: &Path) -> io::Result<()> {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let here = path.join(file);
+        if std::fs::read_to_string(&here).is_ok_and(|s| s.trim().is_empty()) {
+            let above = std::fs::read_to_string(parent.join(file))?;
+            std::fs::write(&here, above.trim())?;
         }
     }
     Ok(())
@@ -144,5 +153,42 @@ fn walk(dir: &Path, visit: &mut dyn FnMut(&Path)) {
     }
     if dir.exists() {
         visit(dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::make;
+    use std::fs;
+
+    /// A folder that looks as the kernel's does: the files of a group are there as soon as it is made.
+    fn hierarchy(root: &[(&str, &str)], below: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("krate/demo")).unwrap();
+        for (place, files) in [("", root), ("krate", below), ("krate/demo", below)] {
+            for (file, text) in files {
+                fs::write(dir.path().join(place).join(file), text).unwrap();
+            }
+        }
+        dir
+    }
+
+    #[test]
+    fn an_empty_cpuset_of_version_2_stays_as_it_is() {
+        let below = [("cgroup.subtree_control", ""), ("cpuset.cpus", "\n"), ("cpuset.mems", "\n")];
+        let dir = hierarchy(&[("cgroup.controllers", "cpuset cpu"), ("cgroup.subtree_control", "")], &below);
+        make(dir.path(), "krate/demo").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("krate/demo/cpuset.cpus")).unwrap(), "\n");
+        assert!(!fs::read_to_string(dir.path().join("krate/cgroup.subtree_control")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_empty_cpuset_of_version_1_is_filled_from_above() {
+        let dir = hierarchy(
+            &[("cpuset.cpus", "0-3\n"), ("cpuset.mems", "0\n")],
+            &[("cpuset.cpus", "\n"), ("cpuset.mems", "\n")],
+        );
+        make(dir.path(), "krate/demo").unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("krate/demo/cpuset.cpus")).unwrap(), "0-3");
     }
 }
