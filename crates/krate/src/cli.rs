@@ -219,13 +219,14 @@ pub struct NodeArgs {
     /// The node's name [default: the host's]
     #[arg(long)]
     pub node_name: Option<String>,
-    /// The node's address [default: that of the default route]
+    /// The node's address [default: the server's --listen, or that of the default route]
     #[arg(long)]
     pub node_ip: Option<IpAddr>,
     /// Whether pods reach what lies outside the cluster
     #[arg(long, value_enum, default_value = "nat")]
     pub egress: Egress,
-    /// Folder of the node's images [default: DATA_DIR/images]
+    /// Folder of the node's images [default: images in the folder of the node's state, which is
+    /// DATA_DIR/node of a server and DATA_DIR of an agent]
     #[arg(long, value_name = "DIR")]
     pub image_dir: Option<PathBuf>,
     /// Folder of the volumes that the cluster makes; the same on all nodes
@@ -316,6 +317,10 @@ pub struct RotateKeys {
 pub struct ImageArgs {
     #[command(flatten)]
     pub cluster: Named,
+    /// Folder of a node's images in place of a cluster's, where `krate server` or `krate agent` runs:
+    /// /var/lib/krate/server/node/images, /var/lib/krate/agent/images, or the node's own --image-dir
+    #[arg(long, value_name = "DIR", global = true, conflicts_with_all = ["name", "data_dir"])]
+    pub image_dir: Option<PathBuf>,
     #[command(subcommand)]
     pub command: ImageCommand,
 }

@@ -2,6 +2,7 @@
 
 use crate::ui::{Failure, Outcome};
 use nix::sched::CloneFlags;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 
 /// Checks what every command that runs nodes needs. Names the first thing that is missing.
@@ -41,6 +42,22 @@ fn features() -> [(&'static str, bool); 5] {
         ("overlayfs (module overlay)", krate_runtime::open_filesystem("overlay").is_ok()),
         ("control groups with the cpu, memory and pids controllers", cgroups),
     ]
+}
+
+/// The address of this host that connections over its default route have. Nothing is sent.
+pub fn address() -> Outcome<IpAddr> {
+    let connected = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        // A documentation address (RFC 5737), so that no other route but the default one leads there.
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+        socket.local_addr()
+    });
+    let address = connected.map_err(|_| {
+        Failure::new(
+            "this host has no default route to take the node's address from",
+            "Give it with --node-ip ADDRESS.",
+        )
+    })?;
+    Ok(address.ip())
 }
 
 /// Joins the network, mount and host-name namespaces of a process. Must run before any thread is made.

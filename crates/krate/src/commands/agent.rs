@@ -4,7 +4,7 @@ use super::server::{prepare, until_told};
 use crate::cli::Agent;
 use crate::cluster::{health, process};
 use crate::host;
-use crate::ui::{Explain, Failure, Outcome};
+use crate::ui::{Explain, Outcome};
 use crate::wiring::{identity, join, node};
 use krate_base::{Shutdown, Supervisor};
 use krate_client::kubeconfig::remote_config;
@@ -23,10 +23,7 @@ pub fn run(args: Agent) -> Outcome<()> {
 async fn serve(args: Agent) -> Outcome<()> {
     let supervisor = Supervisor::new(Shutdown::new());
     health::keep(&supervisor, &args.data_dir);
-    let address = args
-        .node
-        .node_ip
-        .ok_or_else(|| Failure::new("the node's address is not known", "Give it with --node-ip ADDRESS."))?;
+    let address = args.node.node_ip.map_or_else(host::address, Ok)?;
     let name = node::name(&args.node)?;
     if let (Some(server), Some(token), Some(ca_cert_hash)) = (&args.server, &args.token, &args.ca_cert_hash) {
         let invitation = join::Invitation { server, token, ca_cert_hash };

@@ -1,17 +1,18 @@
-//! `krate image`: the images of a cluster, which all its nodes share.
+//! `krate image`: the images of a cluster, which all its nodes share, or of one node.
 
 use crate::cli::{ImageArgs, ImageBuild, ImageCommand};
 use crate::cluster::Cluster;
 use crate::ui::{Explain, Failure, Outcome, Steps, say};
 use crate::wiring::images;
 use krate_runtime::images::{BuildSpec, CopySpec, PullOptions};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Where nodes that are no part of a cluster of `up` keep their images unless told otherwise.
+const NODES: [&str; 2] = ["/var/lib/krate/server/node/images", "/var/lib/krate/agent/images"];
+
 pub async fn run(args: ImageArgs) -> Outcome<()> {
-    let cluster = Cluster::of(&args.cluster)?;
-    cluster.load()?;
-    let store = Arc::new(images::open(&cluster.images_dir())?);
+    let store = Arc::new(images::open(&folder(&args)?)?);
     let steps = Steps::new();
     match args.command {
         ImageCommand::Import { file } => {
@@ -67,6 +68,28 @@ pub async fn run(args: ImageArgs) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// Where the images are. A folder that is given must be a node's: a new one would be an image store that no node
+/// looks at.
+fn folder(args: &ImageArgs) -> Outcome<PathBuf> {
+    match &args.image_dir {
+        Some(dir) if dir.is_dir() => Ok(dir.clone()),
+        Some(dir) => Err(Failure::new(
+            format!("there is no folder {}", dir.display()),
+            "Give DATA_DIR/node/images of a `krate server`, DATA_DIR/images of a `krate agent`, or its --image-dir.",
+        )),
+        None => {
+            let cluster = Cluster::of(&args.cluster)?;
+            cluster.load().map_err(|failure| match NODES.iter().find(|dir| Path::new(dir).is_dir()) {
+                Some(dir) => {
+                    Failure::new(failure.what, format!("For the node of this host give --image-dir {dir}."))
+                }
+                None => failure,
+            })?;
+            Ok(cluster.images_dir())
+        }
+    }
 }
 
 fn credentials(text: &str) -> Outcome<krate_runtime::cri::AuthConfig> {

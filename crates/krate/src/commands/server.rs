@@ -41,7 +41,7 @@ pub fn prepare(args: &cli::NodeArgs) -> Outcome<()> {
 async fn serve(args: Server, listeners: Vec<TcpListener>) -> Outcome<()> {
     let supervisor = Supervisor::new(Shutdown::new());
     health::keep(&supervisor, &args.data_dir);
-    let node_ip = args.node.node_ip.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    let node_ip = node_ip(&args)?;
     let advertise = args.advertise.unwrap_or(node_ip);
     let public = listeners[0].local_addr().explain("internal error", "")?;
     let inside = listeners[listeners.len() - 1].local_addr().explain("internal error", "")?;
@@ -100,6 +100,15 @@ async fn serve(args: Server, listeners: Vec<TcpListener>) -> Outcome<()> {
         .await
         .explain("the store could not be closed", "Its acknowledged writes are on the disk.")?;
     Ok(())
+}
+
+/// The node's address: the one given, the one that the API is bound to, or that of the default route.
+fn node_ip(args: &Server) -> Outcome<IpAddr> {
+    match args.node.node_ip {
+        Some(address) => Ok(address),
+        None if args.listen.ip().is_unspecified() => host::address(),
+        None => Ok(args.listen.ip()),
+    }
 }
 
 /// This server in elections: the same after a restart, which so goes on with the leases that it held.

@@ -80,6 +80,7 @@ fn a_node_joins_with_a_token_and_a_stranger_does_not() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = |name: &str| folder.path().join(name);
     world::enter();
+    world::add_default_route();
     for (own, target) in [("log", "/var/log"), ("run", "/run")] {
         std::fs::create_dir(path(own)).unwrap();
         world::bind(&path(own), target);
@@ -87,11 +88,8 @@ fn a_node_joins_with_a_token_and_a_stranger_does_not() {
     let server = format!("https://{}:6443", world::OUTSIDE);
     let words = |text: String| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let (data, log) = (path("server"), path("server.log"));
-    let line = format!(
-        "server --disable-agent --listen {0}:6443 --node-ip {0} --data-dir {1}",
-        world::OUTSIDE,
-        data.display()
-    );
+    let line =
+        format!("server --disable-agent --listen {}:6443 --data-dir {}", world::OUTSIDE, data.display());
     let _server = start(&words(line), &log);
     let command = until("the server to say how to join", || {
         let text = std::fs::read_to_string(&log).unwrap();
@@ -116,8 +114,7 @@ fn a_node_joins_with_a_token_and_a_stranger_does_not() {
     ];
     for (shown, why) in strangers {
         let line = format!(
-            "agent --server {server} {shown} --node-name stranger --node-ip {} --data-dir {}",
-            world::OUTSIDE,
+            "agent --server {server} {shown} --node-name stranger --data-dir {}",
             path("stranger").display()
         );
         let output = krate().args(words(line)).output().unwrap();
@@ -126,14 +123,30 @@ fn a_node_joins_with_a_token_and_a_stranger_does_not() {
     }
     let group = format!("join-{}", std::process::id());
     let node = format!(
-        "{command} --node-name worker --node-ip {} --cgroup krate/{group} --data-dir {} --volume-dir {}",
-        world::OUTSIDE,
+        "{command} --node-name worker --cgroup krate/{group} --data-dir {} --volume-dir {}",
         path("agent").display(),
         path("volumes").display()
     );
     let agent = start(&words(node.clone()), &path("agent.log"));
     let ready = || kubectl(&["get", "node", "worker", "--no-headers"]).contains(" Ready ");
     until("the node to be Ready", || ready().then_some(()));
+    // Nobody told it its address: it is the one that its default route has.
+    let address = kubectl(&["get", "node", "worker", "-o", "jsonpath={.status.addresses[0].address}"]);
+    assert_eq!(address, world::OUTSIDE.to_string());
+    let images = path("agent").join("images");
+    let image = |args: &[&str]| {
+        let output = krate().arg("image").args(args).arg("--image-dir").arg(&images).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let copy = format!("{}:/list", log.display());
+    image(&["build", "-t", "local:1", "--copy", &copy, "--entrypoint", "/list"]);
+    assert!(image(&["list"]).contains("local:1"));
+    until("the node to tell of its image", || {
+        kubectl(&["get", "node", "worker", "-o", "jsonpath={.status.images}"])
+            .contains("local:1")
+            .then_some(())
+    });
     let requests = kubectl(&["get", "csr", "--no-headers"]);
     assert_eq!(requests.matches("Approved,Issued").count(), 3, "{requests}");
     let apply = |manifest: String| {
