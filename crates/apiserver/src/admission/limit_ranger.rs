@@ -52,17 +52,22 @@ impl Plugin for LimitRanger {
                 ("Container", Some(pod), _) => {
                     let spec = pod.spec.as_ref();
                     for container in spec.iter().flat_map(|s| &s.containers) {
-                        faults.extend(check(&item, "Container", &requests(container), &limits(container)));
+                        faults.extend(check(
+                            &item,
+                            "Container",
+                            &requests(container),
+                            Some(&limits(container)),
+                        ));
                     }
                 }
                 ("Pod", Some(pod), _) => {
                     let (requests, limits) = pod.spec.as_ref().map(totals).unwrap_or_default();
-                    faults.extend(check(&item, "Pod", &requests, &limits));
+                    faults.extend(check(&item, "Pod", &requests, Some(&limits)));
                 }
                 ("PersistentVolumeClaim", _, Some(claim)) => {
                     let resources = claim.spec.as_ref().and_then(|s| s.resources.as_ref());
                     let asked = amounts(resources.and_then(|r| r.requests.as_ref()));
-                    faults.extend(check(&item, "PersistentVolumeClaim", &asked, &asked));
+                    faults.extend(check(&item, "PersistentVolumeClaim", &asked, None));
                 }
                 _ => {}
             }
@@ -134,9 +139,16 @@ fn apply_defaults(pod: &mut Pod, item: &LimitRangeItem) {
     }
 }
 
-/// The faults of one item, in the original's words.
-fn check(item: &LimitRangeItem, kind: &str, requests: &Amounts, limits: &Amounts) -> Vec<String> {
+/// The faults of one item, in the original's words. What knows no limits, a claim, has none to fall short of.
+fn check(
+    item: &LimitRangeItem,
+    kind: &str,
+    requests: &Amounts,
+    known_limits: Option<&Amounts>,
+) -> Vec<String> {
     let mut faults = Vec::new();
+    let none = Amounts::new();
+    let limits = known_limits.unwrap_or(&none);
     for (name, least) in amounts(item.min.as_ref()) {
         match (requests.get(&name), limits.get(&name)) {
             (None, _) => faults.push(format!(
@@ -162,8 +174,12 @@ fn check(item: &LimitRangeItem, kind: &str, requests: &Amounts, limits: &Amounts
     }
     for (name, most) in amounts(item.max.as_ref()) {
         match (requests.get(&name), limits.get(&name)) {
-            (_, None) => faults
+            (_, None) if known_limits.is_some() => faults
                 .push(format!("maximum {name} usage per {kind} is {}.  No limit is specified", text(&most))),
+            (None, None) => faults.push(format!(
+                "maximum {name} usage per {kind} is {}.  No request is specified",
+                text(&most)
+            )),
             (_, Some(limit)) if *limit > most => {
                 faults.push(format!(
                     "maximum {name} usage per {kind} is {}, but limit is {}",
@@ -181,7 +197,7 @@ fn check(item: &LimitRangeItem, kind: &str, requests: &Amounts, limits: &Amounts
             _ => {}
         }
     }
-    for (name, ratio) in amounts(item.max_limit_request_ratio.as_ref()) {
+    for (name, ratio) in amounts(item.max_limit_request_ratio.as_ref().filter(|_| known_limits.is_some())) {
         let (asked, limit) = (requests.get(&name), limits.get(&name));
         let shown = text(&ratio);
         match (asked, limit) {
@@ -203,4 +219,29 @@ fn check(item: &LimitRangeItem, kind: &str, requests: &Amounts, limits: &Amounts
 
 fn text(quantity: &Quantity) -> String {
     quantity.text().0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity> {
+        let quantity = k8s_openapi::apimachinery::pkg::api::resource::Quantity(text.to_owned());
+        BTreeMap::from([("storage".to_owned(), quantity)])
+    }
+
+    #[test]
+    fn a_claim_is_measured_by_what_it_requests() {
+        let item = LimitRangeItem { min: Some(of("1Gi")), max: Some(of("2Gi")), ..LimitRangeItem::default() };
+        let faults = |asked: &str| check(&item, "PersistentVolumeClaim", &amounts(Some(&of(asked))), None);
+        assert_eq!(faults("2Gi"), [""; 0]);
+        assert_eq!(
+            faults("3Gi"),
+            ["maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"]
+        );
+        assert_eq!(
+            faults("512Mi"),
+            ["minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 512Mi"]
+        );
+    }
 }
