@@ -134,6 +134,13 @@ fn a_pod_is_run_replaced_attached_to_and_proxied() {
     let said = c.kubectl_fails(&["exec", "single", "--", "absent"]);
     assert!(said.contains("Internal error occurred: error executing command in container: "), "{said}");
 
+    // A container that fails while it is attached to: its output comes once, and kubectl takes its code.
+    let script = "read go; echo once; exit 3";
+    let run = ["run", "fails", "--image=busybox:1", "--restart=Never", "--rm", "-q", "-i", "--", "sh", "-c"];
+    let said = c.kubectl_in(&[&run[..], &[script]].concat(), "go\n");
+    assert_eq!(said.out.matches("once").count(), 1, "{}{}", said.out, said.err);
+    assert!(!said.ok && !said.err.contains("couldn't attach"), "{}", said.err);
+
     let mut proxy = c.kubectl_background(&["proxy", "--port", "0", "--disable-filter"]);
     let said = proxy.read_until("\n");
     let address = said.trim().rsplit(' ').next().unwrap().parse().unwrap();

@@ -4,6 +4,7 @@ use super::find::{Finder, NotFound};
 use super::{Body, Server, streamed};
 use crate::logs::{self, LogQuery};
 use bytes::Bytes;
+use futures::TryFutureExt as _;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -163,7 +164,13 @@ async fn attach(
     let pod = finder.pod(namespace, pod)?;
     let id = finder.to_attach(&pod, container).await?;
     let streams = server.streams.clone();
-    let start = async move { streams.attach(&id, flags).await };
+    let start = async move {
+        let mut session = streams.attach(&id, flags).await?;
+        // How the container ends is its own matter: whoever watched has seen all of it. A client that is told of
+        // a failure here takes the attachment for lost and prints the log once more.
+        session.exit = Box::pin(session.exit.map_ok(|_| 0));
+        Ok(session)
+    };
     Ok(upgraded(streaming::remote_command(request, flags, start)))
 }
 
