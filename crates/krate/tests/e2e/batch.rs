@@ -114,6 +114,12 @@ fn a_node_is_drained_with_respect_for_a_budget() {
     });
     assert!(c.kubectl(&["get", "node", "node-2"]).contains("SchedulingDisabled"));
     c.kubectl(&["uncordon", "node-2"]);
+    let told = ["get", "events", "--field-selector", "involvedObject.kind=Node", "-o", "jsonpath={..reason}"];
+    c.until(&told, "the node's events", |out| {
+        ["Starting", "NodeReady", "NodeHasSufficientMemory", "NodeNotSchedulable", "NodeSchedulable"]
+            .iter()
+            .all(|reason| out.split(' ').any(|word| word == *reason))
+    });
     assert!(!c.kubectl(&["get", "node", "node-2"]).contains("SchedulingDisabled"));
     // A budget that allows nothing holds a drain up, and kubectl says why.
     c.kubectl(&["patch", "pdb", "web", "-p", r#"{"spec":{"maxUnavailable":0}}"#]);

@@ -60,7 +60,9 @@ impl NodeAgent {
 
     async fn keep(&self) {
         let api: Api<Node> = Api::new(self.transport.clone()).managed_by("kubelet");
+        self.recorder.normal(&self.reference(), "Starting", "Starting kubelet.");
         let registered = self.register(&api).await;
+        self.tell_schedulable();
         let uid = registered.metadata.uid.clone().unwrap_or_default();
         tokio::join!(
             lease::keep(&self.spec.name, &uid, self.transport.clone(), &self.clock),
@@ -112,7 +114,12 @@ impl NodeAgent {
         };
         match api.create(node).await {
             Err(status) if status.is_already_exists() => api.get("", &self.spec.name).await,
-            other => other,
+            Ok(node) => {
+                // A new node is told of in full: what it is now, it was not before.
+                self.tell_transitions(None, node.status.as_ref().unwrap_or(&NodeStatus::default()));
+                Ok(node)
+            }
+            Err(status) => Err(status),
         }
     }
 
@@ -186,16 +193,34 @@ impl NodeAgent {
         api.patch_status("", &self.spec.name, PatchKind::StrategicMerge, patch).await
     }
 
-    /// The events of a node that becomes ready or not, or meets pressure.
-    fn tell_transitions(&self, have: Option<&NodeStatus>, wanted: &NodeStatus) {
-        // The original names the node by its name where a uid belongs; `kubectl describe node` looks for that.
-        let node = ObjectReference {
+    /// What events are about. The original names the node by its name where a uid belongs; `kubectl describe
+    /// node` looks for that.
+    fn reference(&self) -> ObjectReference {
+        ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some("Node".to_owned()),
             name: Some(self.spec.name.clone()),
             uid: Some(self.spec.name.clone()),
             ..Default::default()
-        };
+        }
+    }
+
+    /// The events of a node that somebody cordons or opens again.
+    fn tell_schedulable(&self) {
+        let (recorder, node, name) = (self.recorder.clone(), self.reference(), self.spec.name.clone());
+        self.own.subscribe(move |old, new| {
+            let closed = |node: &Arc<Node>| node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true);
+            let (Some(before), Some(now)) = (old.map(closed), new.map(closed)) else { return };
+            if before != now {
+                let reason = if now { "NodeNotSchedulable" } else { "NodeSchedulable" };
+                recorder.normal(&node, reason, format!("Node {name} status is now: {reason}"));
+            }
+        });
+    }
+
+    /// The events of a node that becomes ready or not, or meets pressure.
+    fn tell_transitions(&self, have: Option<&NodeStatus>, wanted: &NodeStatus) {
+        let node = self.reference();
         for (kind, reason) in status::transitions(have, wanted) {
             tracing::info!(condition = kind, reason, "the node's condition changed");
             self.recorder.normal(&node, reason, format!("Node {} status is now: {reason}", self.spec.name));
