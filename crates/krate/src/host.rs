@@ -1,7 +1,9 @@
 //! Whether this machine can run a cluster, and what to do if not.
 
+use crate::cluster::cgroup;
 use crate::ui::{Failure, Outcome};
 use nix::sched::CloneFlags;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::Path;
 
@@ -27,7 +29,19 @@ pub fn check() -> Outcome<()> {
             ));
         }
     }
-    Ok(())
+    cgroup::check().map_err(|error| {
+        let next = match error.kind() {
+            ErrorKind::ResourceBusy => {
+                "Processes are in the way, as in a container: make a group beside, such as /sys/fs/cgroup/init, and \
+                 write each pid of /sys/fs/cgroup/cgroup.procs to its cgroup.procs."
+            }
+            ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+                "Mount /sys/fs/cgroup writable; a container needs to be privileged."
+            }
+            _ => "Boot a kernel that has the cpu, memory and pids controllers.",
+        };
+        Failure::new(format!("control groups cannot be made: {error}"), next)
+    })
 }
 
 /// What a node is made of. A file system that is a module is loaded by being asked for, so that a machine

@@ -11,8 +11,10 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// The version 1 hierarchies that we make groups in.
 const CONTROLLERS: &[&str] =
     &["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "systemd"];
-/// The version 2 controllers that are handed down to nodes.
-const SUBTREE: &str = "+cpu +memory +pids +cpuset +io";
+/// The version 2 controllers that are handed down to nodes, if there are such.
+const SUBTREE: [&str; 5] = ["cpu", "memory", "pids", "cpuset", "io"];
+/// Without these no container's limits can be kept.
+const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 /// How often the members of a group that is being ended are read again before giving up.
 const KILL_ROUNDS: usize = 200;
 
@@ -56,10 +58,7 @@ fn make(hierarchy: &Path, group: &str) -> io::Result<()> {
         let parent = path.clone();
         path.push(part);
         if version_2 {
-            for controller in SUBTREE.split(' ') {
-                // A controller that this kernel lacks is simply not handed down.
-                let _ = std::fs::write(parent.join("cgroup.subtree_control"), controller);
-            }
+            hand_down(&parent)?;
         }
         match std::fs::create_dir(&path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -67,6 +66,29 @@ fn make(hierarchy: &Path, group: &str) -> io::Result<()> {
         }
         if !version_2 {
             fill_cpuset(&path, &parent)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether nodes can have control groups here. On version 2 the root must be able to hand its controllers down:
+/// that of a container cannot, as long as the container's processes are in it.
+pub fn check() -> io::Result<()> {
+    let root = Path::new(ROOT);
+    if root.join("cgroup.controllers").exists() { hand_down(root) } else { Ok(()) }
+}
+
+/// Gives what is below a version 2 group the controllers that the group has.
+fn hand_down(group: &Path) -> io::Result<()> {
+    let file = group.join("cgroup.subtree_control");
+    for controller in SUBTREE {
+        let written = std::fs::write(&file, format!("+{controller}"));
+        // A controller that this kernel lacks is simply not handed down, unless nothing can be done without it.
+        if let Err(error) = written
+            && NEEDED.contains(&controller)
+        {
+            let text = format!("{} does not take +{controller}: {error}", file.display());
+            return Err(io::Error::new(error.kind(), text));
         }
     }
     Ok(())
