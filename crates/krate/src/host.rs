@@ -31,14 +31,17 @@ pub fn check() -> Outcome<()> {
     }
     cgroup::check().map_err(|error| {
         let next = match error.kind() {
-            ErrorKind::ResourceBusy => {
+            ErrorKind::ResourceBusy | ErrorKind::Unsupported => {
                 "Processes are in the way, as in a container: make a group beside, such as /sys/fs/cgroup/init, and \
                  write each pid of /sys/fs/cgroup/cgroup.procs to its cgroup.procs."
             }
             ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
                 "Mount /sys/fs/cgroup writable; a container needs to be privileged."
             }
-            _ => "Boot a kernel that has the cpu, memory and pids controllers.",
+            _ => {
+                "Boot a kernel that has the cpu, memory and pids controllers; in a container, have the machine hand \
+                 them down to it."
+            }
         };
         Failure::new(format!("control groups cannot be made: {error}"), next)
     })

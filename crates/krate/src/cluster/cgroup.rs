@@ -11,8 +11,9 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// The version 1 hierarchies that we make groups in.
 const CONTROLLERS: &[&str] =
     &["cpu", "cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "systemd"];
-/// The version 2 controllers that are handed down to nodes, if there are such.
-const SUBTREE: [&str; 5] = ["cpu", "memory", "pids", "cpuset", "io"];
+/// The version 2 controllers that are handed down to nodes, if there are such. Memory first: a group that has
+/// processes refuses it, and would be made a threaded one by the others.
+const SUBTREE: [&str; 5] = ["memory", "cpu", "pids", "cpuset", "io"];
 /// Without these no container's limits can be kept.
 const NEEDED: [&str; 3] = ["cpu", "memory", "pids"];
 /// How often the members of a group that is being ended are read again before giving up.
