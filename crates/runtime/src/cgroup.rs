@@ -166,6 +166,13 @@ impl Group {
         Ok(())
     }
 
+    /// One process of this group killed for want of memory takes the others along, as Kubernetes promises for a
+    /// container. Not for a pod: its pause process would go too. Only version 2 can do this.
+    pub fn end_together(&self) -> io::Result<()> {
+        let Some(folder) = self.v2().filter(|_| self.hierarchies.unified) else { return Ok(()) };
+        std::fs::write(folder.join("memory.oom.group"), "1")
+    }
+
     /// A version 1 cpuset begins empty and takes nobody in: fill it from above.
     fn make_cpuset(&self) -> io::Result<()> {
         let (Some(root), false) = (self.hierarchies.v1.get(CPUSET), self.hierarchies.unified) else {
@@ -419,8 +426,6 @@ fn v2_files(r: &LinuxContainerResources) -> Vec<Setting> {
         let limit =
             if r.memory_limit_in_bytes > 0 { r.memory_limit_in_bytes.to_string() } else { "max".into() };
         files.push(setting("memory", "memory.max", limit));
-        // One process killed for want of memory takes its container along, as Kubernetes promises.
-        files.push(Setting { optional: true, ..setting("memory", "memory.oom.group", 1) });
     }
     if r.memory_swap_limit_in_bytes > 0 {
         let swap = (r.memory_swap_limit_in_bytes - r.memory_limit_in_bytes.max(0)).max(0);
@@ -483,6 +488,22 @@ mod tests {
         assert_eq!(files[0], ("cpu.weight".to_owned(), "39".to_owned()));
         assert_eq!(files[1], ("cpu.max".to_owned(), "50000 100000".to_owned()));
         assert_eq!(files[2], ("memory.max".to_owned(), "1048576".to_owned()));
+    }
+
+    #[test]
+    fn a_containers_processes_end_together_and_a_pods_do_not() {
+        let root = tempfile::tempdir().expect("a folder");
+        let hierarchies =
+            Hierarchies { v1: BTreeMap::new(), v2: Some(root.path().to_owned()), unified: true };
+        let (pod, container) = (hierarchies.group("pod"), hierarchies.group("pod/container"));
+        std::fs::create_dir_all(root.path().join("pod/container")).expect("folders");
+        let resources =
+            LinuxContainerResources { memory_limit_in_bytes: 1 << 20, ..LinuxContainerResources::default() };
+        pod.apply(&resources).expect("limits");
+        container.apply(&resources).expect("limits");
+        container.end_together().expect("the file is written");
+        assert!(root.path().join("pod/container/memory.oom.group").exists());
+        assert!(!root.path().join("pod/memory.oom.group").exists());
     }
 
     #[test]

@@ -16,4 +16,5 @@ pub mod usage;
 
 pub use embedded::{Config, EmbeddedRuntime};
 pub use kernel::mount::{has_mount_setattr, open_filesystem};
+pub use kernel::process::set_oom_score;
 pub use shim::{reexec, shim_main};

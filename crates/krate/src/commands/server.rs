@@ -9,6 +9,9 @@ use krate_apiserver::UserInfo;
 use krate_base::{Rng, Shutdown, Supervisor};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
+/// What a kubelet sets: it is killed for want of memory when nothing else is left.
+const OOM_SCORE: i32 = -999;
+
 pub fn run(args: Server) -> Outcome<()> {
     let next = "Is another server running? Give another --listen.";
     let mut listeners = Vec::new();
@@ -35,6 +38,7 @@ pub fn prepare(args: &cli::NodeArgs) -> Outcome<()> {
         host::enter(pid).explain("the node's namespaces cannot be entered", "Run `krate up` again.")?;
     }
     krate_base::telemetry::init(&args.log);
+    krate_runtime::set_oom_score(OOM_SCORE);
     Ok(())
 }
 

@@ -221,7 +221,7 @@ impl Parts {
         };
         EmbeddedRuntime::open(config)
             .await
-            .explain("the container runtime cannot be started", "See the log above.")
+            .explain("the container runtime cannot be started", "Give another --data-dir, or see the log.")
     }
 
     async fn kubelet(&self, runtime: Arc<EmbeddedRuntime>) -> Outcome<()> {

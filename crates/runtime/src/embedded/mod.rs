@@ -79,6 +79,7 @@ impl EmbeddedRuntime {
         config.image_root = absolute(&config.image_root)?;
         let hierarchies =
             Hierarchies::detect().map_err(|error| Error::io("find the control groups", error))?;
+        can_hold_layers(&config.root)?;
         let images = Arc::new(ImageStore::open(&config.image_root)?);
         let this = Arc::new_cyclic(|this| Self {
             this: this.clone(),
@@ -164,7 +165,57 @@ fn absolute(path: &std::path::Path) -> Result<PathBuf> {
     std::fs::canonicalize(path).map_err(|error| Error::io(format!("find {}", path.display()), error))
 }
 
+/// Refuses a folder whose file system the writable layer of a container cannot be on, as the root of a container:
+/// otherwise each container would fail by itself.
+fn can_hold_layers(root: &std::path::Path) -> Result<()> {
+    let probe = root.join("layers");
+    let names = ["lower", "upper", "work"].map(|name| probe.join(name));
+    for name in &names {
+        std::fs::create_dir_all(name).map_err(|e| Error::io("make a folder for layers", e))?;
+    }
+    let [lower, upper, work] = names.map(|name| name.display().to_string());
+    let options = [("lowerdir", lower), ("upperdir", upper), ("workdir", work)];
+    let options: Vec<_> = options.iter().map(|(key, value)| (*key, Some(value.as_str()))).collect();
+    // The kernel takes no longer text here; longer paths are mounted in another way.
+    let tried = match options.iter().all(|(_, value)| value.is_some_and(|value| value.len() < 256)) {
+        true => crate::kernel::mount::new_mount("overlay", &options, 0).map(drop),
+        false => Ok(()),
+    };
+    let _ = std::fs::remove_dir_all(&probe);
+    tried.map_err(|error| {
+        Error::Internal(format!(
+            "the file system of {} cannot hold the layers of containers ({error}); put the folder on ext4, xfs, \
+             btrfs or a tmpfs, in a container on a volume",
+            root.display()
+        ))
+    })
+}
+
 /// Runs blocking work off the async threads.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Error::io("background work", error))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::can_hold_layers;
+    use crate::kernel::mount::new_mount;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn layers_on_layers_are_refused_at_the_start() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        assert!(can_hold_layers(folder.path()).is_ok());
+        let parts = ["lower", "upper", "work"].map(|name| folder.path().join(name));
+        parts.iter().for_each(|part| std::fs::create_dir(part).expect("a folder"));
+        let [lower, upper, work] = parts.map(|part| part.display().to_string());
+        let options = [("lowerdir", Some(&*lower)), ("upperdir", Some(&*upper)), ("workdir", Some(&*work))];
+        let root = new_mount("overlay", &options, 0).expect("the root of a container");
+        let inside = std::path::PathBuf::from(format!("/proc/self/fd/{}", root.as_raw_fd()));
+        let error = can_hold_layers(&inside).expect_err("layers on layers");
+        assert!(error.to_string().contains("cannot hold the layers"), "{error}");
+    }
 }

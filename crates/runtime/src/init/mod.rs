@@ -119,10 +119,7 @@ fn begin(child: &Child<'_>) -> Result<()> {
     process::default_signals();
     nix::unistd::setsid().doing("make a session")?;
     if let Some(score) = child.process.oom_score_adj {
-        // Lowering it needs a capability that even root may lack; the container can live without.
-        if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
-            tracing::debug!(score, %error, "oom_score_adj stays as it is");
-        }
+        process::set_oom_score(score);
     }
     child.group.join().doing("enter the control group")
 }

@@ -276,9 +276,14 @@ fn image_tree(folder: &Path, layers: &[String], sub_path: &str) -> Result<OwnedF
             .doing("make an empty volume")?,
         [only] => mount::copy_tree(&folder.join(only), false).doing("take the image")?,
         many => {
-            let names: Vec<String> =
-                many.iter().rev().map(|name| folder.join(name).display().to_string()).collect();
-            let options: Vec<_> = names.iter().map(|name| ("lowerdir+", Some(name.as_str()))).collect();
+            // Short names below the current folder, as for a root.
+            chdir(folder).doing("enter the snapshots")?;
+            let joined = many.iter().rev().map(String::as_str).collect::<Vec<_>>().join(":");
+            // One text has to be shorter than this; layers one by one are known since Linux 6.8.
+            let options: Vec<_> = match joined.len() < 256 {
+                true => vec![("lowerdir", Some(joined.as_str()))],
+                false => many.iter().rev().map(|name| ("lowerdir+", Some(name.as_str()))).collect(),
+            };
             mount::new_mount("overlay", &options, ATTR_READONLY).doing("mount the image")?
         }
     };

@@ -170,6 +170,14 @@ pub fn resize_terminal(terminal: BorrowedFd<'_>, columns: u16, rows: u16) -> io:
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Says how soon the calling process, and what it starts, is killed for want of memory: -1000 is never, 1000
+/// first. Lowering it needs a capability that even root may lack; everything goes on without.
+pub fn set_oom_score(score: i32) {
+    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+        tracing::debug!(score, %error, "oom_score_adj stays as it is");
+    }
+}
+
 /// Makes descriptors 0, 1 and 2 copies of the given ones.
 pub fn set_stdio(stdio: [BorrowedFd<'_>; 3]) -> io::Result<()> {
     for (number, fd) in (0..).zip(stdio) {

@@ -71,6 +71,9 @@ pub fn container(
 ) -> Result<Launch, String> {
     group.create().map_err(|error| format!("make the control group: {error}"))?;
     group.apply(&spec.resources).map_err(|error| format!("set the limits: {error}"))?;
+    if let Err(error) = group.end_together() {
+        tracing::debug!(%error, "the processes of the container are killed one by one");
+    }
     let namespaces = namespaces(pod).map_err(|error| format!("open the pod's namespaces: {error}"))?;
     let (stdio, ends) = streams(spec).map_err(|error| format!("make the streams: {error}"))?;
     let (ours, theirs) = report_pair().map_err(|error| format!("make a socket pair: {error}"))?;

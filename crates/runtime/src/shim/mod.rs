@@ -14,6 +14,7 @@ pub mod protocol;
 mod server;
 pub mod spec;
 
+use crate::kernel::process;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::Write;
@@ -21,6 +22,9 @@ use std::path::Path;
 
 /// First argument that makes this program a shim.
 pub const SHIM_COMMAND: &str = "shim";
+
+/// A shim and its pause process are killed after every container, as in Kubernetes' own nodes.
+const OOM_SCORE: i32 = -998;
 
 /// What a shim prints, as one line, when it is ready or has given up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -42,6 +46,7 @@ pub fn reexec(mut args: impl Iterator<Item = OsString>) -> Option<i32> {
 
 /// The shim of the sandbox in `folder`.
 pub fn shim_main(folder: &Path) -> i32 {
+    process::set_oom_score(OOM_SCORE);
     match server::Server::start(folder) {
         Ok(mut server) => {
             announce(&Ready::Pause(server.pause()));
