@@ -118,12 +118,23 @@ impl Starting {
         }
         let _ = self.child.wait();
         let log = std::fs::read_to_string(self.cluster.log_file(&self.name)).unwrap_or_default();
-        let last =
-            log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("it wrote nothing").trim().to_owned();
+        let (what, next) = last_words(&log);
         Err(Failure::new(
-            format!("the process {} ended while it started: {last}", self.name),
-            format!("Its log is {}.", self.cluster.log_file(&self.name).display()),
+            format!("the process {} ended while it started: {what}", self.name),
+            format!("{next} Its log is {}.", self.cluster.log_file(&self.name).display())
+                .trim_start()
+                .to_owned(),
         ))
+    }
+}
+
+/// Why a process ended, as the end of its log tells, and the next step if it named one (see [`Failure`]).
+fn last_words(log: &str) -> (&str, &str) {
+    let mut lines = log.lines().rev().filter(|line| !line.trim().is_empty());
+    let last = lines.next().unwrap_or("it wrote nothing");
+    match lines.next().and_then(|line| line.strip_prefix("krate: ")) {
+        Some(what) if last.starts_with("  ") => (what, last.trim()),
+        _ => (last.trim(), ""),
     }
 }
 
@@ -136,4 +147,16 @@ pub fn detach() {
 pub fn notify_ready() {
     say!("{READY}");
     let _ = std::io::stdout().flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_words;
+
+    #[test]
+    fn a_process_is_heard_to_its_last_words() {
+        assert_eq!(last_words("INFO a\nkrate: no room\n  Make room.\n"), ("no room", "Make room."));
+        assert_eq!(last_words("INFO a\nthread panicked\n\n"), ("thread panicked", ""));
+        assert_eq!(last_words(""), ("it wrote nothing", ""));
+    }
 }
