@@ -129,7 +129,10 @@ fn a_privileged_container_has_it_all() {
         let capabilities = exec(&runtime, &id, &["status", "CapEff"]).await;
         let own = std::fs::read_to_string("/proc/self/status").unwrap();
         assert!(own.contains(&format!("CapEff:\t{capabilities}")), "{capabilities}");
-        exec(&runtime, &id, &["write", "/sys/fs/cgroup/memory/cgroup.procs", "0", "+", "print", "ok"]).await;
+        let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let group =
+            if unified { "/sys/fs/cgroup/cgroup.procs" } else { "/sys/fs/cgroup/memory/cgroup.procs" };
+        exec(&runtime, &id, &["write", group, "0", "+", "print", "ok"]).await;
         runtime.remove_pod_sandbox(&sandbox).await.unwrap();
     });
 }
