@@ -22,6 +22,14 @@ pub struct Facts {
     pub os_image: String,
 }
 
+/// Where a machine may say which one it is, the best first, as the original's kubelet looks.
+const SYSTEM_UUIDS: [&str; 4] = [
+    "/sys/class/dmi/id/product_uuid",
+    "/proc/device-tree/system-id",
+    "/proc/device-tree/vm,uuid",
+    "/etc/machine-id",
+];
+
 impl Facts {
     /// Reads what can be read; what cannot stays zero or empty.
     #[must_use]
@@ -40,7 +48,7 @@ impl Facts {
             pids_used: running(&file("/proc/loadavg")),
             pids_max: file("/proc/sys/kernel/pid_max").parse().unwrap_or(0),
             machine_id: file("/etc/machine-id"),
-            system_uuid: file("/sys/class/dmi/id/product_uuid"),
+            system_uuid: SYSTEM_UUIDS.into_iter().map(file).find(|id| !id.is_empty()).unwrap_or_default(),
             boot_id: file("/proc/sys/kernel/random/boot_id"),
             kernel: file("/proc/sys/kernel/osrelease"),
             os_image: os_image(&file("/etc/os-release")),
@@ -73,6 +81,7 @@ mod tests {
     #[test]
     fn this_machine_has_memory_and_a_disk() {
         let facts = Facts::read(Path::new("/"));
+        assert!(!facts.system_uuid.is_empty() || facts.machine_id.is_empty());
         assert_eq!(running("0.1 0.2 0.3 1/234 567"), 234);
         assert!(facts.cpus > 0 && facts.memory_bytes > 0 && facts.disk_bytes > 0);
         assert_eq!(os_image("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
