@@ -243,6 +243,36 @@ async fn a_job_pod_completes_and_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_peers_know_by_name_stays_a_moment_after_its_end() {
+    let world = World::new();
+    let named = |name: &str| {
+        with(name, |s| {
+            s.restart_policy = Some("Never".into());
+            (s.hostname, s.subdomain) = (Some(name.into()), Some("peers".into()));
+            s.containers[0].name = name.into();
+        })
+    };
+    for name in ["job-0", "job-1"] {
+        world.put(named(name));
+        world.ready(name).await;
+    }
+    let _ = world.runtime.calls();
+    world.runtime.exit("job-0", 0);
+    world.runtime.exit("job-1", 0);
+    tokio::time::sleep(Duration::from_millis(1900)).await;
+    let pod = world.pod("job-0").unwrap();
+    assert_eq!(condition(&pod, "Ready"), "True", "its name is still answered");
+    assert_eq!(world.runtime.calls(), Vec::<String>::new(), "and so is its address");
+    // A deletion does not wait.
+    world.delete("job-1", None).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(world.pod("job-1").is_none());
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(world.phase("job-0", "Succeeded").await.metadata.name, pod.metadata.name);
+    assert!(world.runtime.calls().iter().any(|c| c.starts_with("stop-sandbox")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn init_containers_come_first() {
     let world = World::new();
     world.runtime.end_at_start("a", 0);

@@ -1,17 +1,39 @@
 //! A pod that ends: its containers are stopped, its sandbox and volumes taken down, and what it leaves is
 //! removed when the API forgets it.
 
+use super::start::ended_at;
 use super::stop::to_duration;
 use super::{Next, Stage, Worker};
 use crate::observed::PodRuntime;
 use crate::spec;
+use krate_base::Timestamp;
 use krate_runtime::cri::PodSandboxState;
 use std::time::Duration;
 
 /// What containers get when their pod is removed by force.
 const FORCED_SECONDS: i64 = 2;
+/// How long a pod that its peers know by name stays where it is after its last container ended by itself.
+/// The original looks for ended containers once a second, and its name server keeps answers for longer:
+/// peers that ask for each other once a second, and end when all have answered, count on that.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 impl Worker {
+    /// A pod whose containers have all ended, and are not to start again.
+    pub(super) async fn end_by_itself(&mut self, runtime: PodRuntime) -> Next {
+        match self.farewell(&runtime).filter(|at| self.now() < *at) {
+            Some(at) => Next(Some(at)).at(self.deadline()),
+            None => self.begin_ending(runtime).await,
+        }
+    }
+
+    /// Until when a pod with a name in a headless Service is kept for its peers.
+    fn farewell(&self, runtime: &PodRuntime) -> Option<Timestamp> {
+        spec::spec(&self.pod).subdomain.as_ref().filter(|name| !name.is_empty())?;
+        runtime.ready_sandbox()?;
+        let ended = runtime.containers.iter().filter(|c| c.has_exited()).map(ended_at).max()?;
+        ended.checked_add(FAREWELL).ok()
+    }
+
     pub(super) async fn begin_ending(&mut self, runtime: PodRuntime) -> Next {
         self.stage = Stage::Ending;
         self.update_probes(&runtime);

@@ -18,7 +18,7 @@ impl Worker {
         }
         let plan = self.plan(&runtime);
         if plan.end {
-            return self.begin_ending(runtime).await;
+            return self.end_by_itself(runtime).await;
         }
         self.publish(&runtime);
         let mut next = Next::default().at(self.deadline());
@@ -30,7 +30,7 @@ impl Worker {
         let mut plan = plan;
         for _ in 0..ROUNDS {
             if plan.end {
-                return self.begin_ending(runtime).await;
+                return self.end_by_itself(runtime).await;
             }
             let (changed, later) = self.carry_out(&plan, &runtime, &referenced).await;
             next = next.at(later);
