@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Folder of all clusters, and where each one's lives unless `--data-dir` says otherwise.
 pub const CLUSTERS: &str = "/var/lib/krate";
 
+/// What `krate server` and `krate agent` keep in that folder unless told otherwise: no cluster takes their names.
+const OF_HOSTS: [&str; 3] = ["server", "agent", "volumes"];
+
 /// The network between the nodes of one cluster. It exists inside the cluster's own namespaces only.
 pub const FABRIC_GATEWAY: Ipv4Addr = Ipv4Addr::new(172, 29, 0, 1);
 pub const FABRIC_PREFIX: u8 = 16;
@@ -62,6 +65,12 @@ impl Cluster {
             return Err(Failure::new(
                 format!("{name:?} is not a cluster name"),
                 "Use at most 40 lower case letters, digits and dashes, beginning and ending with a letter or digit.",
+            ));
+        }
+        if named.data_dir.is_none() && OF_HOSTS.contains(&name.as_str()) {
+            return Err(Failure::new(
+                format!("{CLUSTERS}/{name} belongs to `krate server` and `krate agent`"),
+                "Give the cluster another --name, or a --data-dir of its own.",
             ));
         }
         let dir = named.data_dir.clone().unwrap_or_else(|| Path::new(CLUSTERS).join(name));
@@ -151,5 +160,34 @@ impl Cluster {
             .collect();
         clusters.sort_by(|a, b| a.name.cmp(&b.name));
         clusters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Args;
+    use clap::Parser as _;
+    use std::collections::BTreeSet;
+
+    fn cluster(name: &str, data_dir: Option<&str>) -> Result<PathBuf, String> {
+        let named = Named { name: name.into(), data_dir: data_dir.map(Into::into) };
+        Cluster::of(&named).map(|cluster| cluster.dir).map_err(|failure| failure.what)
+    }
+
+    #[test]
+    fn a_cluster_has_a_folder_of_its_own() {
+        assert_eq!(cluster("dev", None), Ok("/var/lib/krate/dev".into()));
+        assert!(cluster("Dev", None).unwrap_err().contains("is not a cluster name"));
+        // What hosts keep there by default would go with the cluster.
+        let defaults = ["server", "agent"].map(|verb| format!("{:?}", Args::try_parse_from(["krate", verb])));
+        let kept =
+            defaults.iter().flat_map(|d| d.split('"')).filter_map(|w| w.strip_prefix("/var/lib/krate/"));
+        let kept: BTreeSet<&str> = kept.filter_map(|path| path.split('/').next()).collect();
+        assert_eq!(kept, OF_HOSTS.into());
+        for name in kept {
+            assert!(cluster(name, None).unwrap_err().contains("belongs to `krate server`"), "{name}");
+            assert_eq!(cluster(name, Some("/elsewhere")), Ok("/elsewhere".into()));
+        }
     }
 }
