@@ -381,11 +381,12 @@ pub struct ImageBuild {
 
 #[derive(ClapArgs, Debug)]
 pub struct Bench {
-    #[command(flatten)]
-    pub cluster: Named,
-    /// The server to measure [default: the current context of the kubeconfig]
+    /// The server to measure [default: clusters of its own, made for it and removed afterwards]
     #[arg(long, value_name = "PATH")]
     pub kubeconfig: Option<PathBuf>,
+    /// Image of the pods that are waited for until they run; the nodes have it, or pull it
+    #[arg(long, value_name = "IMAGE", default_value = crate::demo::IMAGE)]
+    pub image: String,
     /// Only the rows whose name contains this
     #[arg(long)]
     pub only: Option<String>,

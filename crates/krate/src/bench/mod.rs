@@ -3,12 +3,16 @@
 //! Every row is a count of operations, the time they took, and the CPU time that the server's processes spent
 //! meanwhile, which is steadier than rates. Nothing here is an assertion.
 
+mod cluster;
 mod load;
 mod rows;
+mod running;
 mod schedule;
 mod server;
 
+pub use cluster::one_node;
 pub use rows::run_all;
+pub use running::needs_node;
 pub use schedule::alone as schedule_alone;
 pub use server::{Server, Target};
 
@@ -60,6 +64,11 @@ impl Row {
             cpu_us: cpu.map(|c| c.as_secs_f64() * 1e6 / count),
             note: String::new(),
         }
+    }
+
+    /// A row of something that is started once.
+    pub fn boot(name: &str, took: Duration) -> Self {
+        Self::total(name, 1, took, None).noting(format!("{:.0} ms", took.as_secs_f64() * 1e3))
     }
 
     /// A row that says something that is no rate.

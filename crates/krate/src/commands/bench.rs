@@ -3,40 +3,33 @@
 use crate::bench::{self, Row, Server, Target};
 use crate::cli::Bench;
 use crate::ui::{Explain, Outcome, Steps, say};
-use std::path::Path;
 
 pub async fn run(args: Bench) -> Outcome<()> {
     let steps = Steps::new();
     let step = steps.begin("Measuring");
     let progress = |name: &str| step.note(name);
+    let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
     let mut rows = Vec::new();
-    // Without a kubeconfig, a control plane of our own is started for it and ended afterwards.
-    let own = match &args.kubeconfig {
-        Some(_) => None,
-        None => {
-            let dir = std::env::temp_dir().join(format!("krate-bench-{}", std::process::id()));
-            let server = Server::start(&dir, &[])?;
-            rows.push(
-                Row::total("boot of a control plane to ready", 1, server.boot, None)
-                    .noting(format!("{:.0} ms", server.boot.as_secs_f64() * 1e3)),
-            );
-            Some(server)
+    match &args.kubeconfig {
+        Some(path) => {
+            let target = Target::of(path, args.pid.clone())?;
+            rows.extend(bench::run_all(&target, &args.image, &wanted, &progress).await?);
+            rows.extend(memory(&target));
         }
-    };
-    let target = match (&own, &args.kubeconfig) {
-        (Some(server), _) => server.target()?,
-        (None, path) => Target::of(path.as_deref().unwrap_or(Path::new("")), args.pid.clone())?,
-    };
-    rows.extend(bench::run_all(&target, args.only.as_deref(), &progress).await?);
-    if !target.pids.is_empty() {
-        let resident = target.resident() >> 20;
-        rows.push(Row::remark("memory after this work", format!("{resident} MiB resident")));
-    }
-    if own.is_some() {
-        drop(own);
-        let dir = std::env::temp_dir().join(format!("krate-bench-{}-alone", std::process::id()));
-        let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
-        rows.extend(bench::schedule_alone(&dir, &wanted, &progress).await?);
+        // Without a kubeconfig, servers of our own are started for it and ended afterwards.
+        None => {
+            let dir =
+                |what: &str| std::env::temp_dir().join(format!("krate-bench-{}-{what}", std::process::id()));
+            rows.extend(bench::one_node(&dir("node"), &wanted, &progress).await?);
+            let server = Server::start(&dir("server"), &[])?;
+            rows.push(Row::boot("boot of a control plane to ready", server.boot));
+            let target = server.target()?;
+            let without_node = |name: &str| wanted(name) && !bench::needs_node(name);
+            rows.extend(bench::run_all(&target, &args.image, &without_node, &progress).await?);
+            rows.extend(memory(&target));
+            drop(server);
+            rows.extend(bench::schedule_alone(&dir("alone"), &wanted, &progress).await?);
+        }
     }
     step.done();
     if args.json {
@@ -45,4 +38,9 @@ pub async fn run(args: Bench) -> Outcome<()> {
         say!("{}", bench::table(&rows).trim_end());
     }
     Ok(())
+}
+
+fn memory(target: &Target) -> Option<Row> {
+    let resident = target.resident() >> 20;
+    (resident > 0).then(|| Row::remark("memory after this work", format!("{resident} MiB resident")))
 }

@@ -17,6 +17,7 @@ mod daemons_and_sets;
 mod egress;
 mod join;
 mod kubectl;
+mod measure;
 mod node_loss;
 mod pods;
 mod resize;
