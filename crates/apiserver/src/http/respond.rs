@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use krate_api::status::Reason;
-use krate_api::{Shared, Status};
+use krate_api::{Shared, Status, Verb};
 use serde_json::value::RawValue;
 use std::io::Write as _;
 
@@ -143,7 +143,7 @@ fn one(object: &Shared, shape: Shape, rows: &Rows, style: &Style) -> Result<Byte
     match shape {
         Shape::Whole => Ok(object.bytes.clone()),
         Shape::Metadata { beta } => metadata_of(&object.bytes, beta).map(Bytes::from),
-        Shape::Table { .. } if rows.shown.storage_hash.is_empty() && !style.scale => {
+        Shape::Table { .. } if !rows.shown.verbs.contains(&Verb::Get) && !style.scale => {
             let text = format!(
                 "the resource {} does not support being converted to a Table",
                 rows.shown.qualified()
@@ -159,7 +159,8 @@ fn one(object: &Shared, shape: Shape, rows: &Rows, style: &Style) -> Result<Byte
 
 /// A list: an envelope around the stored bytes.
 fn many(listed: &Listed, shape: Shape, rows: &Rows, style: &Style) -> Result<Bytes, Status> {
-    let revision = listed.revision.to_string();
+    // What is not stored has no revision.
+    let revision = if listed.revision == 0 { String::new() } else { listed.revision.to_string() };
     if let Shape::Table { beta } = shape {
         let page =
             Page { revision: &revision, continue_token: &listed.continue_token, remaining: listed.remaining };
@@ -171,10 +172,11 @@ fn many(listed: &Listed, shape: Shape, rows: &Rows, style: &Style) -> Result<Byt
     };
     let size: usize = listed.items.iter().map(|i| i.bytes.len() + 1).sum();
     let mut out = Vec::with_capacity(size + 256);
-    let head = format!(
-        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{{\"resourceVersion\":\"{revision}\""
-    );
+    let head = format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{{");
     out.extend_from_slice(head.as_bytes());
+    if !revision.is_empty() {
+        out.extend_from_slice(format!("\"resourceVersion\":\"{revision}\"").as_bytes());
+    }
     if !listed.continue_token.is_empty() {
         out.extend_from_slice(format!(",\"continue\":\"{}\"", listed.continue_token).as_bytes());
     }

@@ -1,7 +1,8 @@
-//! Subresources and answers that are not the generic verbs: scale, binding, eviction, tokens, reviews,
-//! and what the registry does for Services.
+//! Subresources and answers that are not the generic verbs: scale, binding, eviction, tokens, reviews, component
+//! statuses, and what the registry does for Services.
 
 pub(crate) mod binding;
+mod component;
 pub(crate) mod eviction;
 pub(crate) mod ranges;
 pub(crate) mod review;
@@ -34,6 +35,7 @@ pub(crate) async fn handle(
         ("authentication.k8s.io" | "authorization.k8s.io", _, "") => {
             review::create(server, call, body.take()).await?
         }
+        ("", "componentstatuses", "") => component::read(server, call, verb).await?,
         ("", "pods", "log" | "exec" | "attach" | "portforward" | "proxy")
         | ("", "nodes" | "services", "proxy") => {
             // Streams; they exist on the wire only.

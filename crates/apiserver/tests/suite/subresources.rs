@@ -5,7 +5,8 @@ use krate_api::meta::DeleteOptions;
 use krate_api::types::apps::v1::Deployment;
 use krate_api::types::authentication::v1::{TokenRequest, TokenReview};
 use krate_api::types::authorization::v1::SelfSubjectAccessReview;
-use krate_api::types::core::v1::{Namespace, ServiceAccount};
+use krate_api::types::coordination::v1::Lease;
+use krate_api::types::core::v1::{ComponentStatus, Namespace, ServiceAccount};
 use krate_api::types::policy::v1::PodDisruptionBudget;
 use krate_api::{Kind, Reason};
 use krate_client::{Api, PatchKind, Request, Verb};
@@ -264,4 +265,35 @@ async fn field_validation_refuses_warns_or_ignores() {
         status["message"],
         "Pod in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn components_are_healthy_while_their_leases_are_held() {
+    let clock = krate_base::Clock::starting_at(krate_base::Timestamp::from_second(1_800_000_000).unwrap());
+    let server = crate::common::server_at(clock).await;
+    let transport = admin(&server);
+    let lease: Lease = of(json!({
+        "metadata": {"name": "kube-scheduler", "namespace": "kube-system"},
+        "spec": {"holderIdentity": "n1", "leaseDurationSeconds": 15, "renewTime": "2027-01-15T08:00:00.000000Z"}}));
+    Api::new(transport.clone()).create(lease).await.unwrap();
+    let statuses = Api::<ComponentStatus>::new(transport.clone());
+    let shown = || async {
+        let list = statuses.list("", Default::default()).await.unwrap();
+        let line = |status: &ComponentStatus| {
+            let condition = &status.conditions.as_ref().unwrap()[0];
+            let name = status.metadata.name.clone().unwrap();
+            format!("{name} {} {}", condition.status, condition.message.as_deref().unwrap())
+        };
+        list.items.iter().map(|status| line(status)).collect::<Vec<_>>()
+    };
+    let nobody = |name| format!("{name} False the lease kube-system/kube-{name} is held by nobody");
+    let store = "etcd-0 True ok".to_owned();
+    let expected = ["scheduler True ok".to_owned(), nobody("controller-manager"), store.clone()];
+    assert_eq!(shown().await, expected);
+    tokio::time::advance(std::time::Duration::from_secs(16)).await;
+    assert_eq!(shown().await, [nobody("scheduler"), nobody("controller-manager"), store]);
+    let one = statuses.get("", "etcd-0").await.unwrap();
+    assert_eq!(one.conditions.as_ref().unwrap()[0].type_, "Healthy");
+    let absent = statuses.get("", "etcd-1").await.unwrap_err();
+    assert_eq!(absent.message(), "Component not found: etcd-1");
 }
