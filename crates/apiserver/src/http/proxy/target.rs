@@ -170,7 +170,12 @@ async fn pod_by_kubelet(
     let (namespace, name) = (&call.namespace, &call.name);
     let place = format!("{namespace}/{name}");
     let path = match call.subresource.as_str() {
-        "portforward" => with_query(format!("/portForward/{place}"), raw_query),
+        "portforward" => {
+            // What the API calls `ports`, the kubelet calls `port`.
+            let ports: Vec<String> = query.all("ports").map(escape_value).collect();
+            let named = if ports.is_empty() { String::new() } else { format!("port={}", ports.join(",")) };
+            with_query(format!("/portForward/{place}"), &named)
+        }
         "log" => {
             let container = container_of(pod, query.get("container"))?;
             let kept = raw_query.split('&').filter(|p| !p.starts_with("container=") && !p.is_empty());
