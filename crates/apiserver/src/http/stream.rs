@@ -2,10 +2,12 @@
 //! there at once go out together.
 
 use super::negotiate::{Form, Format, Shape};
-use super::respond::{Body, BoxError, metadata_of, to_yaml};
+use super::respond::{Body, BoxError, meta_version, metadata_of, to_yaml};
 use super::table::{Page, Style, table};
 use crate::codec::Rows;
 use crate::rest::watch::{Change, Feed, Item};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -14,6 +16,9 @@ use krate_api::{Shared, Status};
 use krate_base::Clock;
 use krate_store::Entry;
 
+/// Annotations of the bookmark that ends the initial events (KEP-3157).
+const INITIAL_END: &str = "k8s.io/initial-events-end";
+const LIST_BLUEPRINT: &str = "kubernetes.io/initial-events-list-blueprint";
 /// How many bytes of events that are ready at once are put into one piece of the body. A piece costs a turn of the
 /// connection, whatever its size; a slow watcher holds one.
 const TOGETHER: usize = 32 * 1024;
@@ -132,7 +137,8 @@ impl Writer {
         };
         let mut metadata = serde_json::json!({"resourceVersion": revision.to_string()});
         if initial_end {
-            metadata["annotations"] = serde_json::json!({"k8s.io/initial-events-end": "true"});
+            metadata["annotations"] =
+                serde_json::json!({INITIAL_END: "true", LIST_BLUEPRINT: STANDARD.encode(self.blueprint())});
         }
         let mut object = serde_json::json!({"kind": kind, "apiVersion": version, "metadata": metadata});
         if let Shape::Table { .. } = self.form.shape {
@@ -142,6 +148,24 @@ impl Writer {
             object["metadata"]["creationTimestamp"] = serde_json::Value::Null;
         }
         self.wrap("BOOKMARK", object.to_string().as_bytes())
+    }
+
+    /// The list, still empty, that a client makes of the initial events, encoded as a list would be.
+    fn blueprint(&self) -> Vec<u8> {
+        let shown = &self.feed.rows().shown;
+        let (kind, version) = match self.form.shape {
+            Shape::Metadata { beta } => {
+                ("PartialObjectMetadataList".to_owned(), meta_version(beta).to_owned())
+            }
+            _ => (shown.list_kind(), shown.api_version()),
+        };
+        let list = format!(
+            "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{{}},\"items\":null}}\n"
+        );
+        match self.form.format {
+            Format::Json => list.into_bytes(),
+            Format::Yaml => to_yaml(list.as_bytes()).unwrap_or_default().into_bytes(),
+        }
     }
 }
 

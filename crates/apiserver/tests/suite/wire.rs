@@ -84,6 +84,44 @@ async fn a_watch_flushes_its_head_and_its_events() {
 }
 
 #[tokio::test]
+async fn the_end_of_initial_events_carries_the_list_to_make_of_them() {
+    use base64::Engine as _;
+    use http_body_util::BodyExt as _;
+    let server = server().await;
+    let served = serve(&server).await;
+    let pair = server.authority().client("admin", &["system:masters"]).unwrap();
+    let path = "/api/v1/namespaces/default/pods?watch=1&sendInitialEvents=true&allowWatchBookmarks=true\
+                &resourceVersionMatch=NotOlderThan";
+    let cases = [
+        ("application/json", "Pod", ("PodList", "v1")),
+        (
+            "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            "PartialObjectMetadata",
+            ("PartialObjectMetadataList", "meta.k8s.io/v1"),
+        ),
+    ];
+    for (accept, kind, (list, version)) in cases {
+        let mut sender = crate::common::connect(&served, &pair).await;
+        let request = http::Request::get(path).header("host", "localhost").header("accept", accept);
+        let request = request.body(http_body_util::Full::new(bytes::Bytes::new())).unwrap();
+        let mut response = sender.send_request(request).await.unwrap();
+        let frame = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+        let event: serde_json::Value = serde_json::from_slice(&frame).unwrap();
+        assert_eq!(
+            (event["type"].as_str(), event["object"]["kind"].as_str()),
+            (Some("BOOKMARK"), Some(kind))
+        );
+        let annotations = &event["object"]["metadata"]["annotations"];
+        assert_eq!(annotations["k8s.io/initial-events-end"], "true");
+        let encoded = annotations["kubernetes.io/initial-events-list-blueprint"].as_str().unwrap();
+        let blueprint = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap();
+        let blueprint: serde_json::Value = serde_json::from_slice(&blueprint).unwrap();
+        let expected = json!({"kind": list, "apiVersion": version, "metadata": {}, "items": null});
+        assert_eq!(blueprint, expected);
+    }
+}
+
+#[tokio::test]
 async fn events_that_are_there_at_once_go_out_together_and_in_order() {
     use http_body_util::BodyExt as _;
     const MANY: usize = 300;
