@@ -12,6 +12,7 @@ use krate_api::types::core::v1::{Pod, PodCondition};
 use krate_api::types::policy::v1::{Eviction, PodDisruptionBudget};
 use krate_api::{Kind as _, Reason, Status};
 use krate_client::Body;
+use serde_json::Value;
 
 /// Pods of one budget that may be going at once.
 const MOST_DISRUPTED: usize = 2_000;
@@ -20,7 +21,7 @@ const MANY: &str =
 const REFUSED: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
 
 pub(crate) async fn create(server: &Inner, call: &Call, body: Option<Body>) -> Result<Outcome, Status> {
-    let eviction: Eviction = super::admitted(server, call, body).await?;
+    let eviction: Eviction = super::admitted(server, call, body.map(renewed)).await?;
     let options = eviction.delete_options.unwrap_or_default();
     let dry = dry_run(call, &options);
     let mut pods = pod_call(call, dry, &options);
@@ -35,6 +36,19 @@ pub(crate) async fn create(server: &Inner, call: &Call, body: Option<Body>) -> R
     }
     delete::delete(server, &pods).await?;
     Ok(super::done())
+}
+
+/// An eviction of the version before, which the original still takes (kubectl's drain says it up to 1.21), in today's.
+fn renewed(body: Body) -> Body {
+    let Body::Bytes(bytes) = &body else { return body };
+    let Ok(Value::Object(mut object)) = serde_json::from_slice(bytes) else { return body };
+    if object.get("kind") != Some(&Eviction::KIND.into())
+        || object.get("apiVersion") != Some(&"policy/v1beta1".into())
+    {
+        return body;
+    }
+    object.insert("apiVersion".to_owned(), "policy/v1".into());
+    Body::Bytes(Value::Object(object).to_string().into())
 }
 
 /// Whether nothing is to be done in fact, as the request or its body says.

@@ -297,3 +297,19 @@ async fn components_are_healthy_while_their_leases_are_held() {
     let absent = statuses.get("", "etcd-1").await.unwrap_err();
     assert_eq!(absent.message(), "Component not found: etcd-1");
 }
+
+#[tokio::test]
+async fn an_eviction_of_the_version_before_is_taken() {
+    let server = server().await;
+    let served = serve(&server).await;
+    let client = remote(&served, &server, "admin", "system:masters");
+    let pods = pods(&admin(&server));
+    pods.create(pod("default", "a")).await.unwrap();
+    let path = "/api/v1/namespaces/default/pods/a/eviction";
+    let body = |version: &str| json!({"apiVersion": version, "kind": "Eviction", "metadata": {"name": "a", "namespace": "default"}});
+    let (code, refused) = send(&client, "POST", path, "application/json", body("policy/v2")).await;
+    assert_eq!(code, 400, "{refused}");
+    let (code, done) = send(&client, "POST", path, "application/json", body("policy/v1beta1")).await;
+    assert_eq!((code, done["status"].as_str()), (201, Some("Success")));
+    assert!(pods.get("default", "a").await.unwrap_err().is_not_found());
+}
