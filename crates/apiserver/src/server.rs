@@ -192,10 +192,10 @@ impl ApiServer {
         http::serve(self.0.clone(), listener, tls, shutdown).await;
     }
 
-    /// The token of a Secret of type `kubernetes.io/service-account-token`: it holds while the Secret and the
-    /// service account are there. Each is told by name and uid.
+    /// The token of a Secret of type `kubernetes.io/service-account-token`: it holds while the Secret has it and the
+    /// service account, told by name and uid, is there.
     #[must_use]
-    pub fn sign_secret_token(&self, namespace: &str, account: (&str, &str), secret: (&str, &str)) -> String {
+    pub fn sign_secret_token(&self, namespace: &str, account: (&str, &str), secret: &str) -> String {
         crate::sub::token::of_secret(&self.0, namespace, account, secret)
     }
 

@@ -215,7 +215,6 @@ impl Tokens {
                 account: meta::name(&account.metadata).to_owned(),
                 account_uid: meta::uid(&account.metadata).to_owned(),
                 secret: meta::name(&secret.metadata).to_owned(),
-                secret_uid: meta::uid(&secret.metadata).to_owned(),
             });
             data.insert("token".to_owned(), ByteString(token.into_bytes()));
         }

@@ -85,7 +85,6 @@ pub struct SecretToken {
     pub account: String,
     pub account_uid: String,
     pub secret: String,
-    pub secret_uid: String,
 }
 
 /// Facts of the cluster that controllers need.

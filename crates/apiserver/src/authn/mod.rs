@@ -6,6 +6,7 @@
 pub(crate) mod bootstrap;
 pub(crate) mod certificate;
 pub(crate) mod impersonate;
+pub(crate) mod legacy;
 pub(crate) mod token;
 
 use crate::pki::Authority;

@@ -1,8 +1,10 @@
 //! Service-account tokens: ES256 JWTs of this cluster, bound to what they were made for.
 //!
 //! A token is good while it has not expired, was made for an audience of ours, and everything that it
-//! names (service account, pod, secret, node) still exists with the uid in the token.
+//! names (service account, pod, secret, node) still exists with the uid in the token. Those of Secrets are
+//! [`legacy`]'s.
 
+use super::legacy::{self, Legacy};
 use crate::pki::{Authority, Error};
 use crate::server::Inner;
 use crate::user::{AUTHENTICATED, UserInfo};
@@ -74,6 +76,13 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Vec<String>, D:
     })
 }
 
+/// What a token of this cluster says, by its issuer.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Bound(Claims),
+    Legacy(Legacy),
+}
+
 /// Why a token is not good. Clients are only told that they are not authorized.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -88,6 +97,8 @@ pub(crate) enum Refusal {
     #[error("service account token has been invalidated: {0}")]
     Gone(String),
     #[error("{0}")]
+    Legacy(String),
+    #[error("{0}")]
     Store(#[from] Status),
 }
 
@@ -97,7 +108,7 @@ pub(crate) struct Tokens {
     pub issuer: String,
     /// What tokens whose signature was found good say, by their digest: to verify a signature costs more than
     /// most requests.
-    proved: Mutex<HashMap<Digest, Arc<Claims>>>,
+    proved: Mutex<HashMap<Digest, Arc<Said>>>,
 }
 
 /// The SHA-256 of a token.
@@ -110,7 +121,7 @@ impl Tokens {
         Self { authority, issuer: issuer.to_owned(), proved: Mutex::default() }
     }
 
-    pub fn sign(&self, claims: &Claims) -> Result<String, Error> {
+    pub fn sign(&self, claims: &impl Serialize) -> Result<String, Error> {
         let header = serde_json::json!({"alg": "ES256", "kid": self.authority.token_key_id()});
         let body = serde_json::to_vec(claims).map_err(|e| Error::Key(e.to_string()))?;
         let input =
@@ -119,34 +130,36 @@ impl Tokens {
         Ok(format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
-    /// The claims of a token with a good signature of ours, at a time when it holds.
-    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Claims>, Refusal> {
+    /// What a token with a good signature of ours says, at a time when it holds.
+    pub fn verify(&self, token: &str, now: Timestamp) -> Result<Arc<Said>, Refusal> {
         let digest: Digest = Sha256::digest(token).into();
         let known = self.proved.lock().get(&digest).cloned();
-        let claims = match known {
-            Some(claims) => claims,
+        let said = match known {
+            Some(said) => said,
             None => self.remember(digest, self.prove(token)?),
         };
-        let now = now.as_second();
-        if now >= claims.exp {
-            return Err(Refusal::Expired);
+        if let Said::Bound(claims) = &*said {
+            let now = now.as_second();
+            if now >= claims.exp {
+                return Err(Refusal::Expired);
+            }
+            if now < claims.nbf {
+                return Err(Refusal::NotYet);
+            }
         }
-        if now < claims.nbf {
-            return Err(Refusal::NotYet);
-        }
-        Ok(claims)
+        Ok(said)
     }
 
-    fn remember(&self, digest: Digest, claims: Claims) -> Arc<Claims> {
+    fn remember(&self, digest: Digest, said: Said) -> Arc<Said> {
         let mut proved = self.proved.lock();
         if proved.len() >= REMEMBERED {
             proved.clear();
         }
-        proved.entry(digest).or_insert_with(|| Arc::new(claims)).clone()
+        proved.entry(digest).or_insert_with(|| Arc::new(said)).clone()
     }
 
-    /// The claims of a token with a good signature of ours.
-    fn prove(&self, token: &str) -> Result<Claims, Refusal> {
+    /// What a token with a good signature of ours says.
+    fn prove(&self, token: &str) -> Result<Said, Refusal> {
         let (input, signature) = token.rsplit_once('.').ok_or(Refusal::Foreign)?;
         let (header, body) = input.split_once('.').ok_or(Refusal::Foreign)?;
         let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| Refusal::Foreign);
@@ -158,8 +171,13 @@ impl Tokens {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.authority.token_point())
             .verify(input.as_bytes(), &decode(signature)?)
             .map_err(|_| Refusal::Foreign)?;
-        let claims: Claims = serde_json::from_slice(&decode(body)?).map_err(|_| Refusal::Foreign)?;
-        if claims.iss == self.issuer { Ok(claims) } else { Err(Refusal::Foreign) }
+        let body: serde_json::Value = serde_json::from_slice(&decode(body)?).map_err(|_| Refusal::Foreign)?;
+        let said = match body["iss"].as_str() {
+            Some(legacy::ISSUER) => serde_json::from_value(body).map(Said::Legacy),
+            Some(issuer) if issuer == self.issuer => serde_json::from_value(body).map(Said::Bound),
+            _ => return Err(Refusal::Foreign),
+        };
+        said.map_err(|_| Refusal::Foreign)
     }
 
     /// The public key in the form of `/openid/v1/jwks`.
@@ -181,17 +199,31 @@ pub(crate) async fn authenticate(
     audiences: &[String],
 ) -> Result<(UserInfo, Vec<String>), Refusal> {
     let own = vec![server.authn.tokens.issuer.clone()];
-    let wanted = if audiences.is_empty() { own } else { audiences.to_vec() };
+    let wanted = if audiences.is_empty() { own.clone() } else { audiences.to_vec() };
     if let Some((id, secret)) = super::bootstrap::split(token) {
         return Ok((super::bootstrap::authenticate(server, id, secret).await?, wanted));
     }
-    let claims = server.authn.tokens.verify(token, server.clock.now())?;
-    let common: Vec<String> = wanted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();
+    let said = server.authn.tokens.verify(token, server.clock.now())?;
+    // What names no audience was made for the server itself.
+    let made_for = match &*said {
+        Said::Bound(claims) => &claims.aud,
+        Said::Legacy(_) => &own,
+    };
+    let common: Vec<String> = wanted.iter().filter(|a| made_for.contains(a)).cloned().collect();
     if common.is_empty() {
-        return Err(Refusal::Audience(claims.aud.clone(), wanted));
+        return Err(Refusal::Audience(made_for.clone(), wanted));
     }
-    check_bindings(server, &claims.kubernetes).await?;
-    Ok((user_of(&claims), common))
+    let user = match &*said {
+        Said::Bound(claims) => {
+            check_bindings(server, &claims.kubernetes).await?;
+            user_of(claims)
+        }
+        Said::Legacy(said) => {
+            legacy::check(server, token, said).await?;
+            account(&said.namespace, &said.account, &said.uid, BTreeMap::new())
+        }
+    };
+    Ok((user, common))
 }
 
 async fn check_bindings(server: &Inner, claims: &Private) -> Result<(), Refusal> {
@@ -247,9 +279,14 @@ fn user_of(claims: &Claims) -> UserInfo {
         add("pod-name", &pod.name);
         add("pod-uid", &pod.uid);
     }
+    self::account(namespace, &account.name, &account.uid, extra)
+}
+
+/// The identity of a service account.
+fn account(namespace: &str, name: &str, uid: &str, extra: BTreeMap<String, Vec<String>>) -> UserInfo {
     UserInfo {
-        name: format!("system:serviceaccount:{namespace}:{}", account.name),
-        uid: account.uid.clone(),
+        name: format!("system:serviceaccount:{namespace}:{name}"),
+        uid: uid.to_owned(),
         groups: vec![
             "system:serviceaccounts".to_owned(),
             format!("system:serviceaccounts:{namespace}"),
@@ -271,7 +308,7 @@ mod tests {
         let claims = Claims { aud: vec!["iss".into()], exp: 100, iss: "iss".into(), ..Claims::default() };
         let token = tokens.sign(&claims).unwrap();
         let at = |s| Timestamp::from_second(s).unwrap();
-        assert_eq!(tokens.verify(&token, at(99)).unwrap().aud, ["iss"]);
+        assert!(matches!(&*tokens.verify(&token, at(99)).unwrap(), Said::Bound(said) if said.aud == ["iss"]));
         assert!(matches!(tokens.verify(&token, at(100)), Err(Refusal::Expired)));
         let other = Tokens::new(Authority::generate(&clock).unwrap(), "iss");
         assert!(matches!(other.verify(&token, at(1)), Err(Refusal::Foreign)));

@@ -1,5 +1,6 @@
 //! TokenRequest: a token of a service account, for a time, an audience and, when asked, one object.
 
+use crate::authn::legacy::Legacy;
 use crate::authn::token::{Claims, Private, Reference};
 use crate::call::{Call, Outcome};
 use crate::server::Inner;
@@ -49,34 +50,9 @@ pub(crate) async fn create(server: &Inner, call: &Call, body: Option<Body>) -> R
     super::answer(&request, true)
 }
 
-/// How long the token of a Secret lives if nothing of what it names goes first, in seconds: longer than any
-/// cluster.
-const SECRET_SECONDS: i64 = 100 * 365 * 24 * 3_600;
-
-/// The token of a Secret, bound to it. Empty when the key cannot sign.
-pub(crate) fn of_secret(
-    server: &Inner,
-    namespace: &str,
-    account: (&str, &str),
-    secret: (&str, &str),
-) -> String {
-    let reference = |(name, uid): (&str, &str)| Reference { name: name.to_owned(), uid: uid.to_owned() };
-    let (issuer, now) = (server.authn.tokens.issuer.clone(), server.clock.now().as_second());
-    let claims = Claims {
-        aud: vec![issuer.clone()],
-        exp: now + SECRET_SECONDS,
-        iat: now,
-        nbf: now,
-        iss: issuer,
-        sub: format!("system:serviceaccount:{namespace}:{}", account.0),
-        kubernetes: Private {
-            namespace: namespace.to_owned(),
-            serviceaccount: reference(account),
-            secret: Some(reference(secret)),
-            ..Private::default()
-        },
-        ..Claims::default()
-    };
+/// The token of a Secret, as it is told by name. Empty when the key cannot sign.
+pub(crate) fn of_secret(server: &Inner, namespace: &str, account: (&str, &str), secret: &str) -> String {
+    let claims = Legacy::new(namespace, account, secret);
     server.authn.tokens.sign(&claims).unwrap_or_else(|error| {
         tracing::error!(%error, "the token of a secret cannot be signed");
         String::new()

@@ -6,7 +6,7 @@ use krate_api::types::apps::v1::Deployment;
 use krate_api::types::authentication::v1::{TokenRequest, TokenReview};
 use krate_api::types::authorization::v1::SelfSubjectAccessReview;
 use krate_api::types::coordination::v1::Lease;
-use krate_api::types::core::v1::{ComponentStatus, Namespace, ServiceAccount};
+use krate_api::types::core::v1::{ComponentStatus, Namespace, Secret, ServiceAccount};
 use krate_api::types::policy::v1::PodDisruptionBudget;
 use krate_api::{Kind, Reason};
 use krate_client::{Api, PatchKind, Request, Verb};
@@ -312,4 +312,72 @@ async fn an_eviction_of_the_version_before_is_taken() {
     let (code, done) = send(&client, "POST", path, "application/json", body("policy/v1beta1")).await;
     assert_eq!((code, done["status"].as_str()), (201, Some("Success")));
     assert!(pods.get("default", "a").await.unwrap_err().is_not_found());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_of_a_secret_holds_while_the_secret_does() {
+    let clock = krate_base::Clock::starting_at(krate_base::Timestamp::from_second(1_800_000_000).unwrap());
+    let server = crate::common::server_at(clock).await;
+    let transport = admin(&server);
+    let account = Api::<ServiceAccount>::new(transport.clone()).get("default", "default").await.unwrap();
+    let uid = account.metadata.uid.clone().unwrap();
+    let token = server.sign_secret_token("default", ("default", &uid), "long-lived");
+    let claims = token.split('.').nth(1).unwrap();
+    let claims = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, claims).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    let said = json!({
+        "iss": "kubernetes/serviceaccount", "sub": "system:serviceaccount:default:default",
+        "kubernetes.io/serviceaccount/namespace": "default",
+        "kubernetes.io/serviceaccount/secret.name": "long-lived",
+        "kubernetes.io/serviceaccount/service-account.name": "default",
+        "kubernetes.io/serviceaccount/service-account.uid": uid});
+    assert_eq!(claims, said);
+    let secrets = Api::<Secret>::new(transport.clone());
+    let review = |audiences: &[&str]| {
+        let mut ask = Request::of::<TokenReview>(Verb::Create, "", "");
+        let review: TokenReview = of(json!({"spec": {"token": token, "audiences": audiences}}));
+        ask.body = Some(krate_client::Body::Object(Box::new(review)));
+        let transport = transport.clone();
+        async move {
+            let krate_client::Reply::Object(answer) = transport.send(ask).await.unwrap() else {
+                panic!("an object")
+            };
+            answer.typed::<TokenReview>().unwrap().status.clone().unwrap()
+        }
+    };
+    let error =
+        |status: krate_api::types::authentication::v1::TokenReviewStatus| status.error.unwrap_or_default();
+    assert_eq!(error(review(&[]).await), "[invalid bearer token, Token has been invalidated]");
+    let secret = |token: &str| {
+        of::<Secret>(json!({
+            "metadata": {"name": "long-lived", "namespace": "default",
+                "annotations": {"kubernetes.io/service-account.name": "default"}},
+            "type": "kubernetes.io/service-account-token", "stringData": {"token": token}}))
+    };
+    secrets.create(secret("another")).await.unwrap();
+    assert_eq!(error(review(&[]).await), "[invalid bearer token, Token does not match server's copy]");
+    secrets.delete("default", "long-lived", DeleteOptions::default()).await.unwrap();
+    secrets.create(secret(&token)).await.unwrap();
+    let good = review(&[]).await;
+    let user = good.user.unwrap();
+    assert_eq!(
+        (good.authenticated, user.username.as_deref()),
+        (Some(true), Some("system:serviceaccount:default:default"))
+    );
+    assert_eq!(user.extra, None);
+    assert!(error(review(&["elsewhere"]).await).contains("is invalid for the target audiences"));
+    // No time ends it, and its use is noted by the day.
+    let last_used = || async {
+        let secret = secrets.get("default", "long-lived").await.unwrap();
+        secret.metadata.labels.clone().unwrap()["kubernetes.io/legacy-token-last-used"].clone()
+    };
+    assert_eq!(last_used().await, "2027-01-15");
+    let version = secrets.get("default", "long-lived").await.unwrap().metadata.resource_version.clone();
+    assert_eq!(review(&[]).await.authenticated, Some(true));
+    assert_eq!(secrets.get("default", "long-lived").await.unwrap().metadata.resource_version, version);
+    tokio::time::advance(std::time::Duration::from_secs(400 * 24 * 3_600)).await;
+    assert_eq!(review(&[]).await.authenticated, Some(true));
+    assert_eq!(last_used().await, "2028-02-19");
+    secrets.delete("default", "long-lived", DeleteOptions::default()).await.unwrap();
+    assert_eq!(error(review(&[]).await), "[invalid bearer token, Token has been invalidated]");
 }

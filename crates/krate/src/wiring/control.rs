@@ -170,9 +170,8 @@ fn start_controllers(
             ..krate_controllers::Cluster::default()
         },
         sign: Some(Arc::new(move |token| {
-            let (account, secret) =
-                ((&*token.account, &*token.account_uid), (&*token.secret, &*token.secret_uid));
-            signer.sign_secret_token(&token.namespace, account, secret)
+            let account = (&*token.account, &*token.account_uid);
+            signer.sign_secret_token(&token.namespace, account, &token.secret)
         })),
         certify: Some(Arc::new(move |order| {
             authority.sign_request(order.request, order.usages, order.lifetime).map_err(|e| e.to_string())
