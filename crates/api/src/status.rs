@@ -6,6 +6,7 @@
 
 use crate::field;
 use crate::meta;
+use serde::Serialize;
 
 /// A machine-readable cause (`status.reason`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,14 +299,83 @@ impl Status {
         self.is(Reason::AlreadyExists)
     }
 
-    /// The JSON that goes over the wire.
+    /// The JSON that goes over the wire, its fields in the original's order: people read it with curl.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut value = serde_json::to_value(&*self.0).unwrap_or_default();
-        if let Some(object) = value.as_object_mut() {
-            object.entry("metadata").or_insert_with(|| serde_json::json!({}));
+        serde_json::to_vec(&Wire::of(&self.0)).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire<'a> {
+    kind: &'static str,
+    api_version: &'static str,
+    metadata: &'a meta::ListMeta,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<WireDetails<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<i32>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WireDetails<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    causes: Option<Vec<WireCause<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_seconds: Option<i32>,
+}
+
+#[derive(Serialize)]
+struct WireCause<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    field: Option<&'a str>,
+}
+
+impl<'a> Wire<'a> {
+    fn of(status: &'a meta::Status) -> Self {
+        let cause = |c: &'a meta::StatusCause| WireCause {
+            reason: c.reason.as_deref(),
+            message: c.message.as_deref(),
+            field: c.field.as_deref(),
+        };
+        let details = status.details.as_ref().map(|d| WireDetails {
+            name: d.name.as_deref(),
+            group: d.group.as_deref(),
+            kind: d.kind.as_deref(),
+            uid: d.uid.as_deref(),
+            causes: d.causes.as_ref().map(|all| all.iter().map(cause).collect()),
+            retry_after_seconds: d.retry_after_seconds,
+        });
+        Self {
+            kind: "Status",
+            api_version: "v1",
+            metadata: &status.metadata,
+            status: status.status.as_deref(),
+            message: status.message.as_deref(),
+            reason: status.reason.as_deref(),
+            details,
+            code: status.code,
         }
-        serde_json::to_vec(&value).unwrap_or_default()
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) fn raw(code: u16, content_type: &str, bytes: impl Into<Bytes>) -> Res
 pub(crate) fn encoded(code: u16, form: Form, json: Bytes) -> Response<Body> {
     let bytes = match form.format {
         Format::Yaml => to_yaml(&json).map_or(json, Bytes::from),
-        Format::Json if form.pretty => prettify(&json).map_or(json, Bytes::from),
+        Format::Json if form.pretty => Bytes::from(prettify(&json)),
         Format::Json => json,
     };
     let packed = (form.gzip && bytes.len() > COMPRESS_OVER).then(|| compress(&bytes)).flatten();
@@ -69,11 +69,44 @@ pub(crate) fn to_yaml(json: &[u8]) -> Option<String> {
     serde_saphyr::to_string_with_options(&value, options).ok()
 }
 
-fn prettify(json: &[u8]) -> Option<Vec<u8>> {
-    let value: serde_json::Value = serde_json::from_slice(json).ok()?;
-    let mut out = serde_json::to_vec_pretty(&value).ok()?;
+/// Valid JSON over several lines, as it was ordered: two spaces a level, and a line at the end.
+fn prettify(json: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(json.len() * 2);
+    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
+    let line = |out: &mut Vec<u8>, depth: usize| {
+        out.push(b'\n');
+        out.resize(out.len() + 2 * depth, b' ');
+    };
+    for &byte in json {
+        if in_string {
+            out.push(byte);
+            in_string = escaped || byte != b'"';
+            escaped = !escaped && byte == b'\\';
+            continue;
+        }
+        match byte {
+            b' ' | b'\n' | b'\r' | b'\t' => continue,
+            b'}' | b']' => {
+                depth = depth.saturating_sub(1);
+                // What is empty stays together.
+                if !matches!(out.last(), Some(b'{' | b'[')) {
+                    line(&mut out, depth);
+                }
+            }
+            _ if matches!(out.last(), Some(b'{' | b'[')) => line(&mut out, depth),
+            _ => {}
+        }
+        out.push(byte);
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => depth += 1,
+            b',' => line(&mut out, depth),
+            b':' => out.push(b' '),
+            _ => {}
+        }
+    }
     out.push(b'\n');
-    Some(out)
+    out
 }
 
 /// The tag of a document: the digest of its bytes, in quotes.
@@ -215,4 +248,43 @@ pub(crate) fn metadata_of(object: &[u8], beta: bool) -> Result<Vec<u8>, Status> 
         head.metadata.get()
     )
     .into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prettify;
+    use proptest::prelude::*;
+
+    #[test]
+    fn json_is_spread_over_lines_in_its_order() {
+        let json =
+            br#"{"kind":"Status","a":{},"list":[1,{"x":"y, {z}: \\\"[q]\\\""}],"none":[],"last":null}"#;
+        let expected = "{\n  \"kind\": \"Status\",\n  \"a\": {},\n  \"list\": [\n    1,\n    {\n      \
+                        \"x\": \"y, {z}: \\\\\\\"[q]\\\\\\\"\"\n    }\n  ],\n  \"none\": [],\n  \"last\": null\n}\n";
+        assert_eq!(String::from_utf8(prettify(json)).unwrap(), expected);
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            ".*".prop_map(Into::<serde_json::Value>::into)
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                prop::collection::btree_map(".*", inner, 0..4)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn as_the_library_does_it(value in any_json()) {
+            let mut expected = serde_json::to_vec_pretty(&value).unwrap();
+            expected.push(b'\n');
+            prop_assert_eq!(prettify(value.to_string().as_bytes()), expected);
+        }
+    }
 }
