@@ -200,8 +200,10 @@ impl Running {
         let (publisher, mirrors) = (self.publisher.clone(), self.mirrors.clone());
         supervisor.spawn(async move { publisher.run().await });
         supervisor.spawn(async move { mirrors.run().await });
+        let configz = crate::configz::describe(&config).to_string().into();
         if let Some((listener, tls)) = config.server {
             let server = Server {
+                configz,
                 runtime: config.runtime.clone(),
                 streams: config.streams.clone(),
                 pods: Arc::new(Known { pods: self.pods.clone(), statics: self.statics.clone() }),

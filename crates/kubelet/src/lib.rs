@@ -6,6 +6,7 @@
 //! through the CRI traits of `krate-runtime`; it knows neither the store nor the API server.
 
 mod admit;
+mod configz;
 mod context;
 pub mod dns;
 pub mod env;

@@ -166,6 +166,9 @@ fn a_node_joins_with_a_token_and_a_stranger_does_not() {
     until("the node's kubelet to answer", || {
         kubectl(&["get", "--raw", "/api/v1/nodes/worker/proxy/healthz"]).contains("ok").then_some(())
     });
+    let configz = kubectl(&["get", "--raw", "/api/v1/nodes/worker/proxy/configz"]);
+    let configz: serde_json::Value = serde_json::from_str(&configz).unwrap();
+    assert_eq!(configz["kubeletconfig"]["maxPods"], 110, "{configz}");
     assert_eq!(kubectl(&["get", "csr", "--no-headers"]).lines().count(), 3);
     drop(again);
     remove_groups(&group);

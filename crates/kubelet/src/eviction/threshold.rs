@@ -45,7 +45,7 @@ impl Pressure {
     }
 }
 
-const NAMES: [(Signal, &str); 6] = [
+pub(crate) const NAMES: [(Signal, &str); 6] = [
     (Signal::MemoryAvailable, "memory.available"),
     (Signal::NodeFsAvailable, "nodefs.available"),
     (Signal::NodeFsInodesFree, "nodefs.inodesFree"),

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 const NAMESPACE: &str = "kube-node-lease";
 /// `nodeLeaseDurationSeconds`; renewed after a quarter of it.
-const DURATION_SECONDS: i32 = 40;
+pub const DURATION_SECONDS: i32 = 40;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 /// Pause before another try after a failure; shorter than the renewal, so that one failure costs nothing.
 const RETRY: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@
 //! nothing that is slow can make the node look dead.
 
 mod facts;
-mod lease;
+pub(crate) mod lease;
 pub mod status;
 
 pub use facts::Facts;

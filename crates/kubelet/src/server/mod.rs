@@ -37,6 +37,8 @@ pub struct Server {
     pub pods: Arc<dyn Lookup>,
     pub clock: Clock,
     pub metrics: Metrics,
+    /// What `/configz` tells.
+    pub configz: Bytes,
 }
 
 impl Server {

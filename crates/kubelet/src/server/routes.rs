@@ -35,6 +35,7 @@ pub async fn route(
     let get = request.method() == Method::GET;
     let answer = match parts.as_slice() {
         ["pods"] if get => Ok(pods(finder)),
+        ["configz"] if get => Ok(json(server.configz.clone())),
         ["metrics"] if get => Ok(text(StatusCode::OK, &server.metrics.render())),
         ["metrics", "resource"] if get => resource_metrics(server).await,
         ["stats", "summary"] if get => super::summary::summary(server, finder).await,
@@ -55,6 +56,12 @@ pub async fn route(
     answer.unwrap_or_else(|NotFound(code, message)| text(code, &message))
 }
 
+fn json(body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(full(body));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response
+}
+
 fn pods(finder: &Finder<'_>) -> Response<Body> {
     let mut body = br#"{"kind":"PodList","apiVersion":"v1","metadata":{},"items":["#.to_vec();
     for (i, pod) in finder.pods.list().iter().enumerate() {
@@ -64,9 +71,7 @@ fn pods(finder: &Finder<'_>) -> Response<Body> {
         body.extend_from_slice(&pod.encode());
     }
     body.extend_from_slice(b"]}");
-    let mut response = Response::new(full(body));
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    response
+    json(body)
 }
 
 async fn container_logs(
