@@ -4,14 +4,12 @@
 //! one that holds the component's lease, in whatever process it is.
 
 use crate::call::{Call, Listed, Outcome};
-use crate::error::from_store;
 use crate::rest::select::Selection;
 use crate::server::Inner;
 use krate_api::types::coordination::v1::{Lease, LeaseSpec};
 use krate_api::types::core::v1::{ComponentCondition, ComponentStatus};
-use krate_api::{Kind, Object as _, Reason, Shared, Status, View, object};
+use krate_api::{Object as _, Reason, Shared, Status, View};
 use krate_client::Verb;
-use krate_store::Key;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,13 +43,9 @@ fn unknown(name: &str) -> Status {
 
 /// Why nobody does the work of this lease; `None` if somebody does.
 async fn fault(server: &Inner, name: &str) -> Result<Option<String>, Status> {
-    let catalogue = server.catalogue();
-    let row = catalogue.iter().find(|row| row.plural == Lease::PLURAL && row.group == Lease::GROUP);
-    let Some(row) = row else { return Ok(None) };
-    let key = Key::new(row.space.as_str(), object::key("kube-system", name));
-    let (entry, _) = server.store.get(&key, None).await.map_err(from_store)?;
-    let spec = entry.and_then(|entry| Lease::decode(&entry.value).ok()).and_then(|lease| lease.spec);
-    let held = spec.is_some_and(|spec| is_held(&spec, server));
+    let lease = server.read::<Lease>("kube-system", name).await?;
+    let spec = lease.as_ref().and_then(|lease| lease.spec.as_ref());
+    let held = spec.is_some_and(|spec| is_held(spec, server));
     Ok((!held).then(|| format!("the lease kube-system/{name} is held by nobody")))
 }
 
