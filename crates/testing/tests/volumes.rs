@@ -153,6 +153,40 @@ async fn the_smallest_volume_is_bound_kept_and_freed_by_its_policy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_recycled_volume_is_emptied_by_a_pod_and_free_again() {
+    let (cluster, _nodes) = cluster(1).await;
+    volume(&cluster, "old", json!({"persistentVolumeReclaimPolicy": "Recycle"})).await;
+    let recycler = |pod: Option<&Pod>| pod.is_some_and(is_ready);
+    for turn in 1..=2 {
+        claim(&cluster, "data", json!({"storageClassName": ""})).await;
+        claim_is(&cluster, "data", "Bound").await;
+        cluster.of::<PersistentVolumeClaim>().delete("default", "data", Default::default()).await.unwrap();
+        let pod = cluster.until("default", "recycler-for-old", recycler).await;
+        let spec = pod.unwrap().spec.clone().unwrap();
+        assert_eq!(spec.volumes.unwrap()[0].host_path.as_ref().unwrap().path, "/data");
+        assert_eq!(spec.active_deadline_seconds, Some(60));
+        volume_is(&cluster, "old", "Released").await;
+        cluster.exit("default", "recycler-for-old", 0).await.unwrap();
+        volume_is(&cluster, "old", "Available").await;
+        let freed = cluster.of::<PersistentVolume>().get("", "old").await.unwrap();
+        assert_eq!(freed.spec.as_ref().unwrap().claim_ref, None, "turn {turn}");
+        cluster.until("default", "recycler-for-old", |p: Option<&Pod>| p.is_none()).await;
+    }
+    claim(&cluster, "data", json!({"storageClassName": ""})).await;
+    claim_is(&cluster, "data", "Bound").await;
+    cluster.of::<PersistentVolumeClaim>().delete("default", "data", Default::default()).await.unwrap();
+    cluster.until("default", "recycler-for-old", recycler).await;
+    cluster.exit("default", "recycler-for-old", 1).await.unwrap();
+    volume_is(&cluster, "old", "Failed").await;
+    cluster.pass(10).await;
+    let told = events(&cluster).await;
+    for text in ["VolumeRecycled: Volume recycled", "VolumeFailedRecycle: Recycle failed: "] {
+        assert!(told.iter().any(|e| e.contains(text)), "{told:#?}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_claim_whose_volume_is_gone_is_lost() {
     let (cluster, _nodes) = cluster(1).await;
     volume(&cluster, "pv", json!({})).await;

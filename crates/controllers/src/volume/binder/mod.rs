@@ -6,6 +6,7 @@
 //! claims never race for one volume.
 
 mod claims;
+mod recycle;
 mod volumes;
 mod write;
 
@@ -14,7 +15,7 @@ use crate::env::{Env, synced};
 use crate::meta;
 use crate::pods::{self, PodView};
 use krate_api::Status;
-use krate_api::types::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use krate_api::types::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use krate_api::types::storage::v1::StorageClass;
 use krate_api::volumes::{class_of_claim, class_of_volume};
 use krate_client::{Api, Index, Informer, Outcome, Queue, Recorder};
@@ -37,6 +38,7 @@ struct Binder {
     referring: Index<PersistentVolume>,
     classes: Informer<StorageClass>,
     pods: Index<PodView>,
+    pod_api: Api<Pod>,
     recorder: Recorder,
 }
 
@@ -53,6 +55,7 @@ pub fn start(env: &Env) {
         referring: volumes.index("claim", |volume| claim_key(volume).into_iter().collect()),
         classes: classes.clone(),
         pods: pods::by_claim(&pods),
+        pod_api: env.api(ACCOUNT),
         recorder: env.recorder(ACCOUNT, COMPONENT),
     });
     let queue: Queue<Key> = env.queue("claims_and_volumes");
@@ -74,6 +77,9 @@ pub fn start(env: &Env) {
     });
     let (q, b) = (queue.clone(), binder.clone());
     pods.subscribe(move |old, new| {
+        if let Some(volume) = new.or(old).and_then(|pod| recycle::volume_of(&pod.metadata)) {
+            q.add(Key::Volume(volume.to_owned()));
+        }
         // A claim that waits for its first pod says which one it waits for.
         if let (None, Some(pod)) = (old, new) {
             let pending = |key: &String| b.claims.get(key).is_some_and(|c| is_unbound(&c));

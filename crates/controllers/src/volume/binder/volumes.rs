@@ -63,14 +63,17 @@ impl Binder {
                 let text = text.replace("{}", meta::name(&volume.metadata));
                 self.fail(&volume, "VolumeFailedDelete", &text).await
             }
-            "Recycle" => {
-                self.fail(&volume, "VolumeFailedRecycle", "No recycler plugin found for the volume!").await
-            }
+            "Recycle" => self.recycle(&volume).await,
             _ => Ok(()),
         }
     }
 
-    async fn fail(&self, volume: &PersistentVolume, reason: &str, message: &str) -> Result<(), Status> {
+    pub(super) async fn fail(
+        &self,
+        volume: &PersistentVolume,
+        reason: &str,
+        message: &str,
+    ) -> Result<(), Status> {
         self.volume_phase(volume, "Failed", message).await?;
         self.recorder.warning(&reference(volume), reason, message);
         Ok(())
